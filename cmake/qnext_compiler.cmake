@@ -1,0 +1,31 @@
+# Language level, warnings, sanitizers, compiler cache and linker: the same for every target.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+# -O1 keeps sanitized tests of numeric kernels within minutes.
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
+
+# -ffp-contract=off: a sum is fused where the source says so (std::fma, intrinsics) and nowhere
+# else, so that every ISA and every build gives the bits that the contract promises.
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+                    -ffp-contract=off)
+
+if(QNEXT_SANITIZE)
+  add_compile_options(-fsanitize=${QNEXT_SANITIZE} -fno-omit-frame-pointer
+                      -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${QNEXT_SANITIZE})
+endif()
+if(QNEXT_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+find_program(QNEXT_CCACHE ccache)
+if(QNEXT_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${QNEXT_CCACHE})
+endif()
+find_program(QNEXT_MOLD mold)
+if(QNEXT_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()

@@ -1,0 +1,113 @@
+#include "base/thread_pool.h"
+
+#include <sched.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace qnext {
+
+namespace {
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+// How long a waiting thread spins before it sleeps. Regions of one forward pass follow each other
+// within tens of microseconds; a pause is 15 to 50 ns, so this is a few hundred microseconds.
+constexpr int spin_limit = 10'000;
+
+}  // namespace
+
+struct ThreadPool::State {
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::vector<std::thread> threads;
+  // Written by the caller before `epoch` is raised, read by the workers after they see it.
+  ErasedBody body = nullptr;
+  void* context = nullptr;
+  alignas(64) std::atomic<uint64_t> epoch{0};
+  alignas(64) std::atomic<int> unfinished{0};
+  alignas(64) std::atomic<int> sleepers{0};
+  std::atomic<bool> stop{false};
+};
+
+int available_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+  if (threads < 0 || threads > 1024) fail("{} threads: use 1 to 1024, or 0 for all cores", threads);
+  size_ = threads == 0 ? available_cores() : threads;
+  for (int worker = 1; worker < size_; ++worker)
+    state_->threads.emplace_back([this, worker] { worker_loop(worker); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->stop = true;
+    state_->epoch.fetch_add(1);
+  }
+  state_->wake.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+void ThreadPool::run_erased(ErasedBody body, void* context) {
+  State& state = *state_;
+  state.body = body;
+  state.context = context;
+  state.unfinished.store(size_ - 1, std::memory_order_relaxed);
+  state.epoch.fetch_add(1, std::memory_order_seq_cst);
+  // A worker counts itself a sleeper before it looks at the epoch for the last time (both
+  // sequentially consistent), so either it sees the new epoch or we see the sleeper.
+  if (state.sleepers.load(std::memory_order_seq_cst) > 0) {
+    { std::lock_guard lock(state.mutex); }
+    state.wake.notify_all();
+  }
+  body(context, 0);
+  for (int spins = 0; state.unfinished.load(std::memory_order_acquire) != 0; ++spins) {
+    // A worker that lost its core must be given one, even on a machine with fewer cores than
+    // workers.
+    if (spins < spin_limit)
+      relax();
+    else
+      std::this_thread::yield();
+  }
+}
+
+void ThreadPool::worker_loop(int worker) {
+  State& state = *state_;
+  uint64_t seen = 0;
+  for (;;) {
+    for (int spins = 0; state.epoch.load(std::memory_order_acquire) == seen; ++spins) {
+      if (spins < spin_limit) {
+        relax();
+        continue;
+      }
+      std::unique_lock lock(state.mutex);
+      state.sleepers.fetch_add(1, std::memory_order_seq_cst);
+      state.wake.wait(lock, [&] { return state.epoch.load(std::memory_order_seq_cst) != seen; });
+      state.sleepers.fetch_sub(1, std::memory_order_relaxed);
+    }
+    ++seen;
+    if (state.stop) return;
+    state.body(state.context, worker);
+    state.unfinished.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+}  // namespace qnext

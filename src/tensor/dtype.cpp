@@ -1,0 +1,136 @@
+#include "tensor/dtype.h"
+
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "tensor/blocks.h"
+
+namespace qnext {
+
+std::string_view dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return "F32";
+    case DType::f16: return "F16";
+    case DType::bf16: return "BF16";
+    case DType::f8_e4m3: return "F8_E4M3";
+    case DType::i32: return "I32";
+    case DType::i64: return "I64";
+    case DType::u8: return "U8";
+    case DType::boolean: return "BOOL";
+    case DType::q8_0: return "Q8_0";
+    case DType::q4_0: return "Q4_0";
+  }
+  return "?";
+}
+
+bool is_block_quantized(DType dtype) { return dtype == DType::q8_0 || dtype == DType::q4_0; }
+
+size_t dtype_bytes(DType dtype, size_t count) {
+  switch (dtype) {
+    case DType::f32:
+    case DType::i32: return count * 4;
+    case DType::f16:
+    case DType::bf16: return count * 2;
+    case DType::i64: return count * 8;
+    case DType::f8_e4m3:
+    case DType::u8:
+    case DType::boolean: return count;
+    case DType::q8_0:
+      QNEXT_CHECK(count % block_values == 0);
+      return count / block_values * sizeof(BlockQ8_0);
+    case DType::q4_0:
+      QNEXT_CHECK(count % block_values == 0);
+      return count / block_values * sizeof(BlockQ4_0);
+  }
+  return 0;
+}
+
+uint16_t float_to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value)) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  const uint32_t round = 0x7FFF + (bits >> 16 & 1);
+  return static_cast<uint16_t>((bits + round) >> 16);
+}
+
+float f16_to_float(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t exponent = bits >> 10 & 0x1F;
+  const uint32_t mantissa = bits & 0x3FF;
+  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
+  }
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000 | mantissa << 13);
+  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+uint16_t float_to_f16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+  const float magnitude = std::abs(value);
+  if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7E00);
+  if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7C00);
+  if (magnitude < 0x1p-14f) {
+    // Subnormal: nearbyint rounds to even; 1024 carries into the smallest normal by itself.
+    return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(magnitude * 0x1p24f)));
+  }
+  const uint32_t magnitude_bits = bits & 0x7FFFFFFF;
+  const uint32_t rounded = magnitude_bits + 0xFFF + (magnitude_bits >> 13 & 1);
+  return static_cast<uint16_t>(sign | ((rounded >> 13) - (112u << 10)));
+}
+
+float f8_e4m3_to_float(uint8_t bits) {
+  const float sign = bits & 0x80 ? -1.0f : 1.0f;
+  const int exponent = bits >> 3 & 15;
+  const int mantissa = bits & 7;
+  if (exponent == 15 && mantissa == 7) return std::bit_cast<float>(0x7FC00000u);
+  if (exponent == 0) return sign * static_cast<float>(mantissa) * 0x1p-9f;
+  return sign * std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+}
+
+uint8_t float_to_f8_e4m3(float value) {
+  const uint8_t sign = std::signbit(value) ? 0x80 : 0;
+  if (std::isnan(value)) return static_cast<uint8_t>(sign | 0x7F);
+  const float magnitude = std::abs(value);
+  if (magnitude >= 448.0f) return static_cast<uint8_t>(sign | 0x7E);
+  if (magnitude < 0x1p-6f)
+    return static_cast<uint8_t>(sign | static_cast<uint8_t>(std::nearbyint(magnitude * 0x1p9f)));
+  const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
+  const uint32_t rounded = bits + 0x7FFFF + (bits >> 20 & 1);
+  return static_cast<uint8_t>(sign | ((rounded >> 20) - (120u << 3)));
+}
+
+void convert_to_float(DType dtype, const void* source, float* out, size_t count) {
+  const auto load16 = [&](size_t i) {
+    uint16_t bits;
+    std::memcpy(&bits, static_cast<const std::byte*>(source) + 2 * i, 2);
+    return bits;
+  };
+  switch (dtype) {
+    case DType::f32:
+      std::memcpy(out, source, count * 4);
+      return;
+    case DType::bf16:
+      for (size_t i = 0; i < count; ++i) out[i] = bf16_to_float(load16(i));
+      return;
+    case DType::f16:
+      for (size_t i = 0; i < count; ++i) out[i] = f16_to_float(load16(i));
+      return;
+    case DType::f8_e4m3: {
+      static const auto table = [] {
+        std::array<float, 256> values{};
+        for (size_t i = 0; i < 256; ++i) values[i] = f8_e4m3_to_float(static_cast<uint8_t>(i));
+        return values;
+      }();
+      const auto* bytes = static_cast<const uint8_t*>(source);
+      for (size_t i = 0; i < count; ++i) out[i] = table[bytes[i]];
+      return;
+    }
+    default:
+      QNEXT_CHECK(false, "no conversion of {} to float", dtype_name(dtype));
+  }
+}
+
+}  // namespace qnext
