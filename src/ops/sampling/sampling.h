@@ -1,0 +1,82 @@
+// From logits to a token: penalties, temperature, truncation, one reproducible draw, logprobs.
+//
+// Order (that of the Hugging Face and vLLM samplers): logit bias, repetition penalty, presence and
+// frequency penalties, temperature, then top_k, top_p, min_p on the tempered distribution.
+//   repetition  logit > 0 ? logit / r : logit * r    tokens of the prompt and of the answer
+//   presence    logit - p                            tokens of the answer
+//   frequency   logit - f * count                    tokens of the answer
+//   top_p       the smallest set of most probable tokens whose probability reaches p
+//   min_p       tokens at least min_p times as probable as the most probable one
+// Ties between equal logits go to the lower token id everywhere, greedy included.
+//
+// The draw is a pure function of (seed, position): Philox 4x32-10 (Salmon et al. 2011) with the
+// seed as key and the position as counter. A request gives the same text whatever the threads, the
+// batch around it, or whether its tokens were drafted: a draft is accepted exactly if it equals
+// the token that this draw gives, which accepts it with its probability under the model and so
+// leaves the distribution unchanged.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace qnext::ops {
+
+struct SamplingParameters {
+  float temperature = 0;  // 0: greedy
+  int32_t top_k = 0;      // 0: off
+  float top_p = 1;        // 1: off
+  float min_p = 0;        // 0: off
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  float repetition_penalty = 1;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  uint64_t seed = 0;
+  // -1: none. Otherwise the chosen token's logprob and those of this many most probable tokens,
+  // from the softmax of the unmodified logits.
+  int32_t logprobs = -1;
+};
+
+// Throws Error naming the parameter that is out of range and the range.
+void validate(const SamplingParameters& parameters, int64_t vocabulary);
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+struct SampledToken {
+  int32_t token = 0;
+  float logprob = 0;                // valid where logprobs were asked for
+  std::vector<TokenLogprob> top;    // most probable first
+};
+
+// Tokens seen so far, for the penalties: each distinct token once.
+struct TokenCounts {
+  struct Entry {
+    int32_t token = 0;
+    int32_t in_prompt = 0;
+    int32_t in_answer = 0;
+  };
+  std::vector<Entry> entries;
+  void add(int32_t token, bool answer);  // O(1) amortised is wanted: choose the structure
+  bool empty() const { return entries.empty(); }
+};
+
+// `position` is the position of the token to be drawn. logits [vocabulary] are left as they are.
+// Throws Error if they hold a NaN (damaged weights), never returns a token out of range.
+SampledToken sample(const float* logits, int64_t vocabulary, const SamplingParameters& parameters,
+                    const TokenCounts& counts, int64_t position);
+
+// argmax, ties to the lower index. Error on NaN.
+int32_t argmax(const float* logits, int64_t vocabulary);
+
+// Uniform in [0, 1), 53 bits, of (seed, counter).
+double philox_uniform(uint64_t seed, uint64_t counter);
+
+// The plain oracle of the truncated, penalised distribution in fp64: probability of every token.
+std::vector<double> sampling_distribution_oracle(const float* logits, int64_t vocabulary,
+                                                 const SamplingParameters& parameters,
+                                                 const TokenCounts& counts);
+
+}  // namespace qnext::ops
