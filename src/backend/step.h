@@ -1,0 +1,146 @@
+// The seam between the engine and a backend: one whole-model step over a ragged batch.
+//
+// The engine decides what runs (which tokens, which pages and slots, how many drafts); a backend
+// decides how. Neither streams nor threads nor launches appear here. A Backend owns the weights on
+// its device, the KV pages and the state slots; the engine owns their numbers. A Backend is driven
+// by one thread at a time.
+//
+// Pages. The KV cache of all attention layers (the MTP layer's too) is cut into pages of
+// page_tokens positions; page p of the table covers positions [p * page_tokens, ...). Writing a
+// position again overwrites it: attention caches roll back by themselves.
+// Slots. The recurrent state of all Gated DeltaNet layers (convolution inputs and S) lives in
+// slots. A step reads one slot and may write one after every row, so that rejecting drafts is the
+// choice of another slot, not a recomputation.
+//
+// Same bits, whoever else is in the batch, and however a prompt is cut into steps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "ops/sampling/sampling.h"
+
+namespace qnext::backend {
+
+constexpr int32_t no_slot = -1;
+
+// Consecutive rows of one sequence. All spans must outlive the step.
+struct SequenceStep {
+  std::span<const int32_t> tokens;  // [rows], rows >= 1
+  int64_t first_position = 0;       // position of tokens[0]
+  // Covers first_position + rows + propose positions.
+  std::span<const int32_t> pages;
+
+  int32_t state_in = no_slot;  // no_slot: the start of a sequence
+  // [rows]: the slot that receives the state after that row; no_slot: not kept. A slot is named
+  // once in a batch; only the last entry may equal state_in.
+  std::span<const int32_t> state_out;
+
+  // The last `drafts` rows hold proposed tokens. The row before each draft draws a token; a draft
+  // is accepted while it equals the drawn one, and the first drawn token that differs, or the one
+  // after the last draft, ends the step's answer.
+  int32_t drafts = 0;
+  // Draw a token after the last row (always with drafts). False for all but the last chunk of a
+  // prompt.
+  bool draw = false;
+  const ops::SamplingParameters* sampling = nullptr;  // required with draw
+  const ops::TokenCounts* counts = nullptr;           // tokens before this step's first draw
+
+  // Keep the MTP head's cache in step with the sequence. Wanted on every step of a sequence from
+  // its start if it is to propose drafts later.
+  bool mtp = false;
+  // With mtp and without draw: the token that follows the last row.
+  int32_t next_token = 0;
+  // With mtp and draw: propose so many drafts for the next step (greedy choices of the MTP head).
+  int32_t propose = 0;
+
+  // Where to put the logits of all rows, [rows, vocabulary_size]; null: they stay inside.
+  float* logits = nullptr;
+};
+
+struct Batch {
+  std::vector<SequenceStep> sequences;
+};
+
+struct SequenceResult {
+  // Empty without draw; else the accepted drafts and one token more.
+  std::vector<ops::SampledToken> tokens;
+  // Proposals that continue `tokens`, at most SequenceStep::propose.
+  std::vector<int32_t> proposed;
+  // Set if this sequence failed (logits that are not numbers, say); the others are unharmed.
+  std::optional<std::string> error;
+
+  int32_t accepted_drafts() const {
+    return tokens.empty() ? 0 : static_cast<int32_t>(tokens.size()) - 1;
+  }
+};
+
+// What a backend offers, fixed once loaded.
+struct Capabilities {
+  std::string device;           // "cpu, 2 threads, avx512"
+  int64_t page_tokens = 0;
+  size_t page_bytes = 0;        // one page over all attention layers
+  size_t slot_bytes = 0;        // one state slot over all Gated DeltaNet layers
+  size_t weight_bytes = 0;      // resident weights
+  bool has_mtp = false;
+};
+
+struct Reservation {
+  int32_t pages = 0;
+  int32_t slots = 0;
+  int32_t rows = 0;  // most rows of one batch, workspace
+};
+
+// Bytes moved by the steps so far, counted from shapes: what a roofline compares with.
+struct Traffic {
+  size_t weights = 0;  // each matrix once a step, and only experts that were chosen
+  size_t state = 0;    // S read and written
+  size_t kv = 0;       // cached keys and values read
+  size_t total() const { return weights + state + kv; }
+};
+
+// What observe() shows. `layer` is the layer's index; residual at layer == layers is the output of
+// the final norm.
+enum class Observed { residual, router_logits, logits, mtp_hidden, mtp_logits };
+
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  // data [rows, width], rows in batch order.
+  virtual void observe(Observed what, int layer, int64_t rows, int64_t width,
+                       const float* data) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const Config& config() const = 0;
+  virtual const Capabilities& capabilities() const = 0;
+
+  // Drops all pages and slots and makes new ones. Throws Error saying what needed how much.
+  virtual void reserve(const Reservation& reservation) = 0;
+  // Bytes that reserve() would take in all, workspace included.
+  virtual size_t reservation_bytes(const Reservation& reservation) const = 0;
+
+  // One result for each sequence, in order. Throws only if the batch as a whole cannot run.
+  virtual std::vector<SequenceResult> step(const Batch& batch) = 0;
+
+  virtual void copy_state(int32_t from, int32_t to) = 0;
+  // A slot's bytes out and in; the span is slot_bytes long.
+  virtual void export_state(int32_t slot, std::span<std::byte> out) const = 0;
+  virtual void import_state(int32_t slot, std::span<const std::byte> in) = 0;
+
+  // For tests and `verify`: every later step shows its inner values (and computes logits for all
+  // rows); null ends it. Costs time.
+  virtual void observe(Observer* observer) = 0;
+
+  virtual const Traffic& traffic() const = 0;
+};
+
+}  // namespace qnext::backend
