@@ -41,12 +41,16 @@ function(qnext_fuzz name)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
 endfunction()
 
-# qnext_isa_flags(ISA SOURCES ...): files of the current folder compiled for one instruction set.
+# qnext_isa_flags(ISA [TARGET t] SOURCES ...): files of the current folder, sources of target t
+# (qnext_ops unless told), compiled for one instruction set.
 # Such a file may include only <immintrin.h>, C headers and headers whose functions are all
 # declared static or sit in an unnamed namespace: an inline function shared with other files could
 # be emitted here with wide instructions and picked by the linker for everyone.
 function(qnext_isa_flags isa)
-  cmake_parse_arguments(arg "" "" "SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "" "TARGET" "SOURCES" ${ARGN})
+  if(NOT arg_TARGET)
+    set(arg_TARGET qnext_ops)
+  endif()
   if(isa STREQUAL "avx2")
     set(flags "-mavx2;-mfma;-mf16c;-mbmi2")
   elseif(isa STREQUAL "avx512")
@@ -55,5 +59,7 @@ function(qnext_isa_flags isa)
   else()
     message(FATAL_ERROR "unknown instruction set ${isa}")
   endif()
-  set_source_files_properties(${arg_SOURCES} PROPERTIES COMPILE_OPTIONS "${flags}")
+  # Source properties are seen in one directory only: the target's, not this one.
+  set_source_files_properties(${arg_SOURCES} TARGET_DIRECTORY ${arg_TARGET}
+                              PROPERTIES COMPILE_OPTIONS "${flags}")
 endfunction()
