@@ -4,9 +4,10 @@
 //   s_j = scale * q . k_j for j <= position of the row;  o = sum softmax(s)_j v_j * sigmoid(gate)
 //
 // Query head h uses kv head h / (query_heads / kv_heads). Softmax in fp32, online over blocks of
-// one page in ascending order; a context longer than `attention_split` positions is cut there into
-// pieces whose partial results are merged in order. Both boundaries are absolute positions, so a
-// row's bits do not depend on the batch, the chunk it came in or the number of threads.
+// `attention_block` positions in ascending order; a context longer than `attention_split` positions
+// is cut there into pieces whose partial results are merged in order. Both boundaries are absolute
+// positions, so a row's bits do not depend on the batch, the chunk it came in, the size of a page
+// or the number of threads. Positions behind a row's own are never read into its result.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +18,14 @@
 
 namespace qnext::ops {
 
-constexpr int64_t attention_split = 2048;  // a multiple of every page size
+constexpr int64_t attention_block = 64;
+constexpr int64_t attention_split = 2048;
 
 struct AttentionShape {
   int64_t query_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t page_tokens = 0;  // positions a page holds
+  int64_t page_tokens = 0;  // positions a page holds: a power of two
 };
 
 // One layer's cache. Page p holds keys at p * page_stride and values behind them, each
@@ -43,8 +45,8 @@ struct AttentionSequence {
 };
 
 // Stores the keys and values [all rows, kv_heads * head_dim] of these rows at their positions.
-void kv_write(ThreadPool& pool, const AttentionShape& shape, const KvCache& cache, const float* keys,
-              const float* values, int64_t row_stride,
+void kv_write(ThreadPool& pool, const AttentionShape& shape, const KvCache& cache,
+              const float* keys, const float* values, int64_t row_stride,
               std::span<const AttentionSequence> sequences);
 
 // q, gate, out: [all rows, query_heads * head_dim] with row strides q_stride, gate_stride,

@@ -40,19 +40,19 @@ struct DeltaSequence {
 // Per row: qkv [key_heads * key_dim | key_heads * key_dim | value_heads * value_dim] = q, k, v as
 // they leave the convolution (not yet normalised); a, b [value_heads]. a_log, dt_bias
 // [value_heads]. out [all rows, value_heads * value_dim]. Strides in floats.
+// qkv, a and b are scratch as well: q and k are normalised in place, a becomes exp(g), b beta.
 struct GatedDeltaInputs {
-  const float* qkv = nullptr;
+  float* qkv = nullptr;
   int64_t qkv_stride = 0;
-  const float* a = nullptr;
-  const float* b = nullptr;
+  float* a = nullptr;
+  float* b = nullptr;
   int64_t ab_stride = 0;
   const float* a_log = nullptr;
   const float* dt_bias = nullptr;
 };
-// qkv_scratch is inputs.qkv, writable: q and k are normalised in place.
+// A row's bits depend on its sequence's earlier rows and state alone. out overlaps no input.
 void gated_delta(ThreadPool& pool, const GatedDeltaShape& shape, const GatedDeltaInputs& inputs,
-                 float* qkv_scratch, std::span<const DeltaSequence> sequences, float* out,
-                 int64_t out_stride);
+                 std::span<const DeltaSequence> sequences, float* out, int64_t out_stride);
 
 // fp64 oracles of one value head over `tokens` rows, from normalised and scaled q and k
 // [tokens, key_dim], v [tokens, value_dim], g and beta [tokens]. The state is advanced.

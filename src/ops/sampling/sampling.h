@@ -1,10 +1,13 @@
 // From logits to a token: penalties, temperature, truncation, one reproducible draw, logprobs.
 //
-// Order (that of the Hugging Face and vLLM samplers): logit bias, repetition penalty, presence and
-// frequency penalties, temperature, then top_k, top_p, min_p on the tempered distribution.
+// Order (that of the Hugging Face samplers): logit bias, repetition penalty, presence and frequency
+// penalties, temperature, then top_k, top_p, min_p.
 //   repetition  logit > 0 ? logit / r : logit * r    tokens of the prompt and of the answer
 //   presence    logit - p                            tokens of the answer
 //   frequency   logit - f * count                    tokens of the answer
+// An adjusted logit is computed in double and rounded to float once. Then, each on what the one
+// before left over, renormalised:
+//   top_k       the k most probable tokens
 //   top_p       the smallest set of most probable tokens whose probability reaches p
 //   min_p       tokens at least min_p times as probable as the most probable one
 // Ties between equal logits go to the lower token id everywhere, greedy included.
@@ -16,8 +19,9 @@
 // leaves the distribution unchanged.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -47,29 +51,41 @@ struct TokenLogprob {
 };
 struct SampledToken {
   int32_t token = 0;
-  float logprob = 0;                // valid where logprobs were asked for
-  std::vector<TokenLogprob> top;    // most probable first
+  float logprob = 0;              // valid where logprobs were asked for
+  std::vector<TokenLogprob> top;  // most probable first
 };
 
 // Tokens seen so far, for the penalties: each distinct token once.
-struct TokenCounts {
+class TokenCounts {
+ public:
   struct Entry {
     int32_t token = 0;
     int32_t in_prompt = 0;
     int32_t in_answer = 0;
   };
-  std::vector<Entry> entries;
-  void add(int32_t token, bool answer);  // O(1) amortised is wanted: choose the structure
-  bool empty() const { return entries.empty(); }
+  // Amortised constant time.
+  void add(int32_t token, bool answer);
+  // In the order of first appearance.
+  const std::vector<Entry>& entries() const { return entries_; }
+  bool empty() const { return entries_.empty(); }
+
+ private:
+  std::vector<Entry> entries_;
+  std::unordered_map<int32_t, size_t> place_;  // of a token in entries_
 };
 
 // `position` is the position of the token to be drawn. logits [vocabulary] are left as they are.
-// Throws Error if they hold a NaN (damaged weights), never returns a token out of range.
+// A logit of -infinity is never drawn. Throws Error if one is NaN or +infinity (damaged weights)
+// or all are -infinity; never returns a token out of range.
 SampledToken sample(const float* logits, int64_t vocabulary, const SamplingParameters& parameters,
                     const TokenCounts& counts, int64_t position);
 
-// argmax, ties to the lower index. Error on NaN.
+// argmax, ties to the lower index. Errors as above.
 int32_t argmax(const float* logits, int64_t vocabulary);
+
+// One block of Philox 4x32-10.
+std::array<uint32_t, 4> philox_4x32_10(std::array<uint32_t, 4> counter,
+                                       std::array<uint32_t, 2> key);
 
 // Uniform in [0, 1), 53 bits, of (seed, counter).
 double philox_uniform(uint64_t seed, uint64_t counter);
