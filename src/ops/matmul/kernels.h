@@ -1,0 +1,48 @@
+// The kernels behind matmul.h, one set for each instruction set. No inline functions here: the
+// files that include this header are compiled with different flags.
+#pragma once
+
+#include <stdint.h>
+
+namespace qnext::ops {
+
+// Outputs [begin, end) of one matrix for some rows of x. Rows are given one by one, so that a
+// mixture of experts can gather and scatter.
+struct MatmulTile {
+  const void* weights;        // as WeightMatrix::data
+  const float* block_scales;  // as WeightMatrix::block_scales
+  int64_t columns;
+  int64_t begin;  // a multiple of 16 for q8_0 and q4_0
+  int64_t end;
+  int64_t rows;
+  const void* const* x;  // [rows] float rows; for q8_0 and q4_0 int8 rows (layout.h)
+  float* const* y;       // [rows] where output `begin` goes
+  bool accumulate;
+};
+using TileKernel = void (*)(const MatmulTile& tile);
+
+// Blocks of 32 floats to the int8 form of layout.h.
+using QuantizeKernel = void (*)(const float* x, int64_t blocks, int8_t* quants, float* scales,
+                                int32_t* sums);
+
+#define QNEXT_MATMUL_KERNELS                     \
+  void multiply_f32(const MatmulTile& tile);     \
+  void multiply_f16(const MatmulTile& tile);     \
+  void multiply_bf16(const MatmulTile& tile);    \
+  void multiply_f8_e4m3(const MatmulTile& tile); \
+  void multiply_q8_0(const MatmulTile& tile);    \
+  void multiply_q4_0(const MatmulTile& tile);    \
+  void quantize(const float* x, int64_t blocks, int8_t* quants, float* scales, int32_t* sums);
+
+namespace scalar {
+QNEXT_MATMUL_KERNELS
+}
+namespace avx2 {
+QNEXT_MATMUL_KERNELS
+}
+namespace avx512 {
+QNEXT_MATMUL_KERNELS
+}
+#undef QNEXT_MATMUL_KERNELS
+
+}  // namespace qnext::ops
