@@ -1,0 +1,99 @@
+// Generation: many requests through one backend, one ragged batch at a time.
+//
+// The engine owns the numbers of pages and slots, the queue and the sequences; the backend (which
+// must outlive it, and must be driven by nobody else meanwhile) owns the memory behind the
+// numbers; the tokenizer, where there is one, must outlive it too. Everything happens inside the
+// calls below, on the thread that makes them; the engine is not for two threads at a time.
+//
+//   Engine engine(backend, &tokenizer, {.max_context = 4096});
+//   Collector answer;
+//   engine.submit({.prompt = tokenizer.encode("ROMEO:"), .max_tokens = 100}, answer);
+//   engine.run();
+//
+// A request's answer depends on the request alone: not on the others in the batch, on how its
+// prompt was cut, or on speculation.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "backend/step.h"
+#include "engine/page_allocator.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/slot_allocator.h"
+
+namespace qnext {
+class Tokenizer;
+}
+
+namespace qnext::engine {
+
+struct EngineOptions {
+  int64_t max_context = 0;      // prompt and answer together; 0: what the model was made for
+  int32_t max_sequences = 1;    // in one batch; more wait
+  int32_t prefill_chunk = 512;  // prompt tokens in one step
+  int32_t max_speculation = 0;  // largest GenerationRequest::speculate
+  // KV pages; 0: enough for max_sequences full contexts. Fewer admit fewer at a time; the context
+  // is never longer than all of them.
+  int32_t pages = 0;
+  // Tokens that end an answer; absent: the config's eos_token_ids. The caller has read
+  // generation_config.json, which may name more.
+  std::optional<std::vector<int32_t>> stop_tokens;
+};
+
+// The options with nothing left open, and the memory they need (Backend::reservation_bytes tells
+// the bytes). Throws Error on options that cannot work, naming the one to change.
+struct EnginePlan {
+  EngineOptions options;
+  backend::Reservation reservation;
+};
+EnginePlan plan_engine(const Config& config, const backend::Capabilities& capabilities,
+                       const EngineOptions& options);
+
+struct EngineLoad {
+  int32_t waiting = 0;
+  int32_t running = 0;
+  int32_t free_pages = 0;
+  int32_t free_slots = 0;
+};
+
+class Engine {
+ public:
+  // Reserves the backend's memory. `tokenizer` may be null: then no text comes, only tokens.
+  Engine(backend::Backend& backend, const Tokenizer* tokenizer, const EngineOptions& options = {});
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Queues a request. Throws Error where it could never run: an empty prompt or one that fills the
+  // context, a token that does not exist, sampling parameters out of range, speculation that the
+  // model or the options lack.
+  RequestId submit(GenerationRequest request, Listener& listener);
+  // Ends a request and frees what it holds; on_finish comes from inside this call, or, where a
+  // listener makes it, before the step returns. Nothing happens if the request has ended already.
+  void cancel(RequestId id);
+
+  // Runs one batch and delivers its events. False: there was nothing to do.
+  bool step();
+  void run() {
+    while (step()) {
+    }
+  }
+
+  // As planned: every 0 and absent value filled in.
+  const EngineOptions& options() const { return plan_.options; }
+  EngineLoad load() const;
+
+ private:
+  backend::Backend& backend_;
+  const Tokenizer* tokenizer_;
+  EnginePlan plan_;
+  PageAllocator pages_;
+  SlotAllocator slots_;
+  Scheduler scheduler_;
+  RequestId last_id_ = 0;
+};
+
+}  // namespace qnext::engine

@@ -1,0 +1,38 @@
+// Numbers of KV pages: which are free, and which are spoken for.
+//
+// A sequence is admitted on a promise of all the pages that it may ever need, and takes them one by
+// one as it grows. So a running sequence never fails for want of a page, whatever the others do,
+// and pages beyond its present length stay untouched (memory that is never written costs nothing
+// on most backends).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace qnext::engine {
+
+class PageAllocator {
+ public:
+  explicit PageAllocator(int32_t pages);
+
+  int32_t total() const { return total_; }
+  int32_t free() const { return static_cast<int32_t>(free_.size()); }
+  // Free pages that are promised to nobody.
+  int32_t available() const { return free() - promised_; }
+
+  // Sets pages aside; false, and nothing changes, where fewer are available.
+  bool promise(int32_t pages);
+  // One page out of an earlier promise.
+  int32_t take_promised();
+  // Pages that were taken, and what is left of the promise.
+  void give_back(std::span<const int32_t> pages, int32_t unused_promise);
+
+ private:
+  int32_t total_ = 0;
+  int32_t promised_ = 0;
+  std::vector<int32_t> free_;  // used as a stack: a page just freed is still in the caches
+  std::vector<bool> taken_;
+};
+
+}  // namespace qnext::engine

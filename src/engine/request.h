@@ -1,0 +1,84 @@
+// What a caller asks of the engine, and what it hears back.
+//
+// A request is a value: the engine takes it over at submit(). Its Listener stays the caller's and
+// must live until on_finish, which is called exactly once and last for every accepted request,
+// whatever ends it. Token ids are those of the model; text comes only from an engine that has a
+// tokenizer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ops/sampling/sampling.h"
+
+namespace qnext::engine {
+
+using RequestId = uint64_t;
+
+struct GenerationRequest {
+  std::vector<int32_t> prompt;  // at least one token
+  ops::SamplingParameters sampling;
+  std::optional<int64_t> max_tokens;      // of the answer; absent: until the context is full
+  std::vector<int32_t> stop_tokens;       // besides the engine's own (EngineOptions::stop_tokens)
+  bool ignore_eos = false;                // the engine's own stop tokens do not stop this answer
+  std::vector<std::string> stop_strings;  // need a tokenizer
+  // Drafts of the MTP head for each step; 0: off. The answer is the same, only sooner.
+  int32_t speculate = 0;
+};
+
+enum class FinishReason {
+  stop_token,   // the last token of the answer is a stop token
+  stop_string,  // the text met a stop string; neither it nor what follows was emitted
+  length,       // max_tokens reached
+  context,      // the context is full
+  cancelled,
+  error,  // Finish::error says what
+};
+// "stop_token", "stop_string", ...
+std::string_view finish_reason_name(FinishReason reason);
+
+struct GenerationCounts {
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;  // the stop token and the tokens of a stop string included
+  int64_t prefill_steps = 0;     // steps that ran the prompt; the last draws the first token
+  int64_t decode_steps = 0;      // steps after those
+  int64_t drafted_tokens = 0;    // drafts that were verified
+  int64_t accepted_tokens = 0;   // drafts that became part of the answer
+
+  // Tokens of the answer for each decode step: 1 without speculation; 0 where there was none.
+  double tokens_per_step() const {
+    return decode_steps == 0
+               ? 0
+               : static_cast<double>(generated_tokens - 1) / static_cast<double>(decode_steps);
+  }
+};
+
+struct Finish {
+  FinishReason reason = FinishReason::error;
+  std::string stop_string;  // the one that was met, with FinishReason::stop_string
+  std::string error;        // one line, with FinishReason::error
+  GenerationCounts counts;
+};
+
+// Calls come from within Engine::step() or Engine::cancel(), on the thread that called it.
+//
+// A call may submit other requests and cancel any, its own included. A call that throws ends its
+// own request with FinishReason::error and that message (on_finish still comes); what on_finish
+// throws is dropped. Neither touches another request.
+class Listener {
+ public:
+  virtual ~Listener() = default;
+
+  // Every token of the answer in order, the stop token included, before the text that it makes
+  // certain.
+  virtual void on_token(RequestId, const ops::SampledToken&) {}
+  // The next piece of the answer, never empty: whole UTF-8 characters that can belong to no stop
+  // string. The pieces together are the answer. A stop token gives no text.
+  virtual void on_text(RequestId, std::string_view) {}
+  virtual void on_finish(RequestId, const Finish&) {}
+};
+
+}  // namespace qnext::engine

@@ -1,0 +1,71 @@
+// Which sequences run, and what each of them runs in the next batch.
+//
+// Admission is first come, first served: the head of the queue enters when a place, its slots and
+// all the pages that it may ever need are there, and nothing overtakes it. Every sequence that
+// decodes is in every batch, with its drafts. Beside them at most prefill_chunk prompt tokens run,
+// so that a long prompt delays nobody's next token by more than one chunk; prompts take turns, a
+// chunk each, so that a short one waits for one chunk of each longer one at most.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/page_allocator.h"
+#include "engine/sequence.h"
+#include "engine/slot_allocator.h"
+
+namespace qnext::engine {
+
+struct SchedulerLimits {
+  int32_t max_sequences = 1;
+  int32_t prefill_chunk = 512;
+  int64_t page_tokens = 1;
+};
+
+// The rows of one sequence in the next batch.
+struct PlannedStep {
+  Sequence* sequence = nullptr;
+  int32_t rows = 0;     // from position sequence->computed on
+  int32_t drafts = 0;   // of them, at the end
+  bool draw = false;    // false while more of the prompt is to come
+  int32_t propose = 0;  // drafts wanted for the step after
+};
+
+class Scheduler {
+ public:
+  // The allocators must outlive the scheduler; whatever sequences hold is taken and given back
+  // here.
+  Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots);
+
+  void enqueue(std::unique_ptr<Sequence> sequence);
+  // Admits what fits, gives every planned sequence the pages of its step, and drops drafts that
+  // could not all be used. Empty: nothing to do.
+  std::vector<PlannedStep> plan();
+  // Takes a sequence out, running or waiting, and frees what it held. Null if there is none.
+  std::unique_ptr<Sequence> remove(RequestId id);
+
+  Sequence* find(RequestId id);
+  // Any sequence whose `cancelled` is set; null if there is none.
+  Sequence* find_cancelled();
+  int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t running() const { return static_cast<int32_t>(running_.size()); }
+
+  // The pages of a sequence that grows to `tokens`.
+  int32_t pages_for(int64_t tokens) const;
+
+ private:
+  void admit();
+  PlannedStep plan_decode(Sequence& sequence) const;
+  PlannedStep plan_prefill(Sequence& sequence, int32_t budget) const;
+  void take_pages(const PlannedStep& step);
+
+  SchedulerLimits limits_;
+  PageAllocator& pages_;
+  SlotAllocator& slots_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // those that prefill in the order of turns
+};
+
+}  // namespace qnext::engine

@@ -1,0 +1,39 @@
+// A request under way: its tokens, the memory it holds, and how far it has come.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/answer.h"
+#include "engine/request.h"
+#include "engine/slot_allocator.h"
+
+namespace qnext::engine {
+
+struct Sequence {
+  RequestId id = 0;
+  ops::SamplingParameters sampling;
+  int32_t speculate = 0;
+  // Most tokens that prompt and answer may have together: the context, or fewer by max_tokens.
+  int64_t limit = 0;
+  FinishReason reason_at_limit = FinishReason::length;
+
+  std::vector<int32_t> tokens;  // the prompt, then the answer
+  int64_t prompt_tokens = 0;
+  int64_t computed = 0;         // tokens whose rows have run; all but the last once it decodes
+  std::vector<int32_t> drafts;  // proposals that continue `tokens`
+  ops::TokenCounts counts;      // of `tokens`, for the penalties
+  Answer answer;
+  GenerationCounts statistics;
+  bool cancelled = false;
+
+  // Held from admission to the end; see PageAllocator and SlotAllocator.
+  std::vector<int32_t> pages;
+  int32_t promised_pages = 0;  // not yet taken
+  SequenceSlots slots;
+
+  bool prefilling() const { return computed < prompt_tokens; }
+  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+};
+
+}  // namespace qnext::engine
