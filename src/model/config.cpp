@@ -3,103 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/error.h"
-#include "base/file.h"
+#include "model/config_fields.h"
 
 namespace qnext {
 
 namespace {
 
 // Bounds far above any model, so low that products of a few sizes fit in 63 bits.
-constexpr int64_t maximum_size = int64_t{1} << 20;
+constexpr int64_t maximum_size = ConfigFields::maximum_size;
 constexpr int64_t maximum_layers = 1024;
 constexpr int64_t maximum_conv_width = 64;
 constexpr int64_t maximum_positions = int64_t{1} << 30;
 constexpr int64_t maximum_vocabulary = int64_t{1} << 24;
 constexpr int64_t maximum_experts_of_all_layers = int64_t{1} << 20;
 
-constexpr bool positive(double value) {
-  return value > 0;
-}
-
-// Typed look-up of the members of one object. Null counts as absent, as in transformers.
-class Fields {
- public:
-  Fields(const json::Value& object, std::string what) : object_(object), what_(std::move(what)) {
-    if (!object.is_object()) fail("{}: expected an object, found {}", what_, object.kind_name());
-  }
-
-  template <typename... Arguments>
-  [[noreturn]] void bad(fmt::format_string<Arguments...> format, Arguments&&... arguments) const {
-    fail("{}: {}", what_, fmt::format(format, std::forward<Arguments>(arguments)...));
-  }
-
-  const json::Value* find(std::string_view name) const {
-    const json::Value* value = object_.find(name);
-    return value && !value->is_null() ? value : nullptr;
-  }
-
-  template <typename Read>
-  auto read(std::string_view name, Read&& convert) const {
-    try {
-      return convert(*find(name));
-    } catch (const Error& error) {
-      bad("{}: {}", name, error.what());
-    }
-  }
-
-  int64_t integer(std::string_view name, int64_t fallback, int64_t least, int64_t most) const {
-    if (!find(name)) return fallback;
-    const int64_t value = read(name, [](const json::Value& v) { return v.as_integer(); });
-    if (value < least || value > most)
-      bad("{} = {} is out of range: it must be {} to {}", name, value, least, most);
-    return value;
-  }
-
-  int64_t size(std::string_view name, int64_t fallback, int64_t most = maximum_size) const {
-    return integer(name, fallback, 1, most);
-  }
-
-  double number(std::string_view name, double fallback) const {
-    if (!find(name)) return fallback;
-    return read(name, [](const json::Value& v) { return v.as_double(); });
-  }
-
-  double positive_number(std::string_view name, double fallback) const {
-    const double value = number(name, fallback);
-    if (!(positive(value) && value < 1e18)) bad("{} = {} must be above 0", name, value);
-    return value;
-  }
-
-  bool boolean(std::string_view name, bool fallback) const {
-    if (!find(name)) return fallback;
-    return read(name, [](const json::Value& v) { return v.as_bool(); });
-  }
-
-  std::string string(std::string_view name, std::string_view fallback) const {
-    if (!find(name)) return std::string(fallback);
-    return read(name, [](const json::Value& v) { return v.as_string(); });
-  }
-
-  // A whole number or a list of them.
-  std::vector<int64_t> integers(std::string_view name) const {
-    if (!find(name)) return {};
-    return read(name, [](const json::Value& value) {
-      std::vector<int64_t> out;
-      if (!value.is_array()) return std::vector<int64_t>{value.as_integer()};
-      for (const json::Value& item : value.as_array()) out.push_back(item.as_integer());
-      return out;
-    });
-  }
-
-  const std::string& what() const { return what_; }
-
- private:
-  const json::Value& object_;
-  std::string what_;
-};
-
-void check_kind(const Fields& fields) {
+void check_kind(const ConfigFields& fields) {
   const std::string type = fields.string("model_type", "");
   if (type != "qwen3_next") {
     const std::string found =
@@ -111,13 +29,13 @@ void check_kind(const Fields& fields) {
     fields.bad("hidden_act \"{}\" is not supported; \"silu\" is", activation);
 }
 
-void check_divides(const Fields& fields, std::string_view whole_name, int64_t whole,
+void check_divides(const ConfigFields& fields, std::string_view whole_name, int64_t whole,
                    std::string_view part_name, int64_t part) {
   if (whole % part != 0)
     fields.bad("{} = {} is not a multiple of {} = {}", whole_name, whole, part_name, part);
 }
 
-Mixer mixer_from_name(const Fields& fields, const json::Value& name, size_t layer) {
+Mixer mixer_from_name(const ConfigFields& fields, const json::Value& name, size_t layer) {
   if (!name.is_string()) fields.bad("layer_types[{}] is {}, not a string", layer, name.kind_name());
   if (name.as_string() == "full_attention") return Mixer::full_attention;
   if (name.as_string() == "linear_attention") return Mixer::gated_delta_net;
@@ -126,7 +44,7 @@ Mixer mixer_from_name(const Fields& fields, const json::Value& name, size_t laye
       layer, name.as_string());
 }
 
-void read_mixers(const Fields& fields, std::vector<LayerKind>& layers) {
+void read_mixers(const ConfigFields& fields, std::vector<LayerKind>& layers) {
   if (const json::Value* types = fields.find("layer_types")) {
     if (!types->is_array()) fields.bad("layer_types is {}, not a list", types->kind_name());
     const json::Array& names = types->as_array();
@@ -143,7 +61,7 @@ void read_mixers(const Fields& fields, std::vector<LayerKind>& layers) {
                                                                     : Mixer::gated_delta_net;
 }
 
-void read_mlps(const Fields& fields, bool has_experts, std::vector<LayerKind>& layers) {
+void read_mlps(const ConfigFields& fields, bool has_experts, std::vector<LayerKind>& layers) {
   const int64_t step = fields.size("decoder_sparse_step", 1);
   for (size_t i = 0; i < layers.size(); ++i)
     layers[i].mlp =
@@ -160,7 +78,7 @@ double yarn_magnitude(double factor, double scale) {
   return factor <= 1 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0;
 }
 
-Yarn read_yarn(const Fields& fields, int64_t max_positions) {
+Yarn read_yarn(const ConfigFields& fields, int64_t max_positions) {
   Yarn yarn;
   yarn.original_max_position_embeddings =
       fields.size("original_max_position_embeddings", max_positions, maximum_positions);
@@ -182,12 +100,12 @@ Yarn read_yarn(const Fields& fields, int64_t max_positions) {
   return yarn;
 }
 
-Rope read_rope(const Fields& top, const Config& config) {
+Rope read_rope(const ConfigFields& top, const Config& config) {
   const json::Value* nested = top.find("rope_parameters");
   const json::Value* scaling = nested ? nested : top.find("rope_scaling");
   static const json::Value nothing{json::Object{}};
-  const Fields fields(scaling ? *scaling : nothing,
-                      top.what() + (nested ? ": rope_parameters" : ": rope_scaling"));
+  const ConfigFields fields(scaling ? *scaling : nothing,
+                            top.what() + (nested ? ": rope_parameters" : ": rope_scaling"));
 
   Rope rope;
   rope.theta = fields.positive_number("rope_theta", top.positive_number("rope_theta", 10000));
@@ -210,10 +128,10 @@ Rope read_rope(const Fields& top, const Config& config) {
   return rope;
 }
 
-Quantization read_quantization(const Fields& top) {
+Quantization read_quantization(const ConfigFields& top) {
   const json::Value* value = top.find("quantization_config");
   if (!value) return Quantization::none;
-  const Fields fields(*value, top.what() + ": quantization_config");
+  const ConfigFields fields(*value, top.what() + ": quantization_config");
   const std::string method = fields.string("quant_method", "");
   if (method != "fp8")
     fields.bad("quant_method \"{}\" is not supported; \"fp8\" is, or a checkpoint in bf16", method);
@@ -225,7 +143,7 @@ Quantization read_quantization(const Fields& top) {
   return Quantization::fp8;
 }
 
-void read_attention(const Fields& fields, Config& config) {
+void read_attention(const ConfigFields& fields, Config& config) {
   config.attention_heads = fields.size("num_attention_heads", 16);
   config.kv_heads = fields.size("num_key_value_heads", 2);
   config.head_dim = fields.size("head_dim", 256);
@@ -238,7 +156,7 @@ void read_attention(const Fields& fields, Config& config) {
   config.rope = read_rope(fields, config);
 }
 
-void read_delta_net(const Fields& fields, Config& config) {
+void read_delta_net(const ConfigFields& fields, Config& config) {
   config.linear_key_heads = fields.size("linear_num_key_heads", 16);
   config.linear_value_heads = fields.size("linear_num_value_heads", 32);
   config.linear_key_head_dim = fields.size("linear_key_head_dim", 128);
@@ -254,7 +172,7 @@ void read_delta_net(const Fields& fields, Config& config) {
                config.linear_value_heads, config.linear_value_head_dim, maximum_size);
 }
 
-void read_experts(const Fields& fields, int64_t layers, Config& config) {
+void read_experts(const ConfigFields& fields, int64_t layers, Config& config) {
   config.experts = fields.integer("num_experts", 512, 0, maximum_size);
   config.dense_width = fields.size("intermediate_size", 5632);
   if (config.experts == 0) return;
@@ -271,7 +189,7 @@ void read_experts(const Fields& fields, int64_t layers, Config& config) {
                maximum_experts_of_all_layers);
 }
 
-void read_tokens(const Fields& fields, Config& config) {
+void read_tokens(const ConfigFields& fields, Config& config) {
   config.eos_token_ids = fields.integers("eos_token_id");
   for (int64_t id : config.eos_token_ids)
     if (id < 0 || id >= maximum_vocabulary) fields.bad("eos_token_id {} is not a token", id);
@@ -290,7 +208,7 @@ int64_t Config::context_length() const {
 }
 
 Config parse_config(const json::Value& value, std::string_view what) {
-  const Fields fields(value, std::string(what));
+  const ConfigFields fields(value, std::string(what));
   check_kind(fields);
   Config config;
   config.vocabulary_size = fields.size("vocab_size", 151936, maximum_vocabulary);

@@ -84,6 +84,10 @@ struct Config {
   int64_t linear_value_width() const { return linear_value_heads * linear_value_head_dim; }
   // Channels of the convolution: all q, all k, all v.
   int64_t linear_conv_channels() const { return 2 * linear_key_width() + linear_value_width(); }
+  // The kind of the MTP head's layer: attention, and experts where the model has them.
+  LayerKind mtp_layer() const {
+    return {Mixer::full_attention, experts > 0 ? Mlp::sparse : Mlp::dense};
+  }
   // Tokens that the model was made for: max_position_embeddings, or what YaRN stretches to.
   int64_t context_length() const;
 
