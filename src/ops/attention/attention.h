@@ -10,6 +10,7 @@
 // or the number of threads. Positions behind a row's own are never read into its result.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 

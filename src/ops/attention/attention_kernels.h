@@ -1,0 +1,43 @@
+// The variants of the inner kernels, one an instruction set; attention.cpp walks the tiles.
+// Rows of queries, outputs and widened keys are `padded` floats apart: head_dim rounded up to
+// attention_pad, the rest zeros, so that no kernel needs a tail.
+#pragma once
+
+#include <stdint.h>
+
+namespace qnext::ops {
+
+constexpr int64_t attention_pad = 16;  // floats in the widest vector
+
+// A softmax in progress over one query's positions so far.
+struct AttentionState {
+  float maximum;
+  float sum;
+};
+
+struct AttentionKernels {
+  // `count` positions of head_dim stored values (bf16 or f32) to padded rows.
+  void (*widen)(const void* source, bool bf16, int64_t count, int64_t head_dim, int64_t padded,
+                float* out);
+  // Round to nearest even; NaN stays NaN.
+  void (*narrow)(const float* source, int64_t count, uint16_t* out);
+  // scores[m, j] = scale * q_m . k_j; scores rows are score_stride apart.
+  void (*scores)(const float* q, int64_t queries, const float* keys, int64_t positions,
+                 int64_t padded, float scale, float* scores, int64_t score_stride);
+  // The first `valid` of attention_block scores to probabilities relative to the new maximum, the
+  // others to zero; the sum and the output row so far are rescaled.
+  void (*soften)(float* scores, int64_t valid, AttentionState* state, float* out, int64_t padded);
+  // out_m += sum over j of p[m, j] * v_j, j ascending.
+  void (*add_values)(const float* p, int64_t p_stride, int64_t queries, const float* values,
+                     int64_t positions, int64_t padded, float* out);
+  // Adds the piece's softmax to the whole's.
+  void (*merge)(const AttentionState* piece, const float* piece_out, AttentionState* whole,
+                float* out, int64_t padded);
+  // y = out / sum * sigmoid(gate); gate may be null.
+  void (*finish)(const AttentionState* whole, const float* out, const float* gate, int64_t head_dim,
+                 float* y);
+};
+
+extern const AttentionKernels attention_scalar;
+
+}  // namespace qnext::ops
