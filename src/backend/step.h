@@ -82,11 +82,11 @@ struct SequenceResult {
 
 // What a backend offers, fixed once loaded.
 struct Capabilities {
-  std::string device;           // "cpu, 2 threads, avx512"
+  std::string device;  // "cpu, 2 threads, avx512"
   int64_t page_tokens = 0;
-  size_t page_bytes = 0;        // one page over all attention layers
-  size_t slot_bytes = 0;        // one state slot over all Gated DeltaNet layers
-  size_t weight_bytes = 0;      // resident weights
+  size_t page_bytes = 0;    // one page over all attention layers
+  size_t slot_bytes = 0;    // one state slot over all Gated DeltaNet layers
+  size_t weight_bytes = 0;  // resident weights
   bool has_mtp = false;
 };
 

@@ -53,10 +53,14 @@ std::optional<size_t> first_non_finite(DType dtype, const void* data, size_t cou
 }
 
 void check_finite(const StoredTensor& tensor) {
-  const size_t count = static_cast<size_t>(tensor.elements());
-  if (const auto index = first_non_finite(tensor.dtype, tensor.data, count))
+  check_finite(tensor, 0, static_cast<size_t>(tensor.elements()));
+}
+
+void check_finite(const StoredTensor& tensor, size_t first, size_t count) {
+  const std::byte* values = tensor.data + dtype_bytes(tensor.dtype, first);
+  if (const auto index = first_non_finite(tensor.dtype, values, count))
     fail("tensor {}: value {} of {} is not a finite number; the checkpoint is damaged", tensor.name,
-         *index, count);
+         first + *index, tensor.elements());
 }
 
 }  // namespace qnext

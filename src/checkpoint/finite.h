@@ -15,5 +15,7 @@ std::optional<size_t> first_non_finite(DType dtype, const void* data, size_t cou
 
 // Throws Error naming the tensor and the index where a value is NaN or infinite.
 void check_finite(const StoredTensor& tensor);
+// The same for values [first, first + count) of it.
+void check_finite(const StoredTensor& tensor, size_t first, size_t count);
 
 }  // namespace qnext

@@ -1,0 +1,135 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/caches.h"
+#include "backend/cpu/forward.h"
+#include "backend/cpu/step_driver.h"
+#include "backend/cpu/weights.h"
+#include "backend/cpu/workspace.h"
+#include "base/cpu_features.h"
+#include "base/error.h"
+
+namespace qnext::backend {
+
+namespace {
+
+using namespace cpu;
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Checkpoint& checkpoint, const Config& config, const CpuOptions& options)
+      : config_(config),
+        options_(options),
+        pool_(options.threads),
+        weights_(checkpoint, config_, {options.quantize, options.load_mtp, options.progress},
+                 pool_),
+        forward_(config_, weights_.model(), pool_),
+        driver_(config_, forward_, pool_) {
+    const bool has_mtp = weights_.model().mtp.has_value();
+    capabilities_.device = fmt::format("cpu, {} thread{}, {}", pool_.size(),
+                                       pool_.size() == 1 ? "" : "s", isa_name(selected_isa()));
+    capabilities_.page_tokens = page_tokens;
+    capabilities_.page_bytes =
+        kv_bytes_per_token(config_, has_mtp, options.kv_dtype) * static_cast<size_t>(page_tokens);
+    capabilities_.slot_bytes = state_shape(config_).bytes();
+    capabilities_.weight_bytes = weights_.bytes();
+    capabilities_.has_mtp = has_mtp;
+  }
+
+  const Config& config() const override { return config_; }
+  const Capabilities& capabilities() const override { return capabilities_; }
+
+  void reserve(const Reservation& reservation) override {
+    QNEXT_CHECK(reservation.pages > 0 && reservation.slots > 0 && reservation.rows > 0);
+    // The old memory goes first: both together may not fit.
+    pages_ = {};
+    slots_ = {};
+    workspace_ = {};
+    pages_ = KvPages(config_, capabilities_.has_mtp, options_.kv_dtype, reservation.pages);
+    slots_ = StateSlots(config_, reservation.slots);
+    workspace_ = Workspace(config_, reservation.rows, capabilities_.has_mtp);
+    forward_.attach(workspace_, pages_, slots_);
+    driver_.attach(workspace_);
+  }
+
+  size_t reservation_bytes(const Reservation& reservation) const override {
+    return static_cast<size_t>(reservation.pages) * capabilities_.page_bytes +
+           static_cast<size_t>(reservation.slots) * capabilities_.slot_bytes +
+           Workspace::bytes(config_, reservation.rows, capabilities_.has_mtp);
+  }
+
+  std::vector<SequenceResult> step(const Batch& batch) override {
+    check(batch);
+    return driver_.step(batch);
+  }
+
+  void copy_state(int32_t from, int32_t to) override {
+    std::memcpy(slot(to), slot(from), capabilities_.slot_bytes);
+  }
+  void export_state(int32_t from, std::span<std::byte> out) const override {
+    QNEXT_CHECK(out.size() == capabilities_.slot_bytes);
+    std::memcpy(out.data(), slot(from), out.size());
+  }
+  void import_state(int32_t to, std::span<const std::byte> in) override {
+    QNEXT_CHECK(in.size() == capabilities_.slot_bytes);
+    std::memcpy(slot(to), in.data(), in.size());
+  }
+
+  void observe(Observer* observer) override {
+    forward_.observe(observer);
+    driver_.observe(observer);
+  }
+
+  const Traffic& traffic() const override { return forward_.traffic(); }
+
+ private:
+  std::byte* slot(int32_t index) const {
+    QNEXT_CHECK(index >= 0 && index < slots_.count(), "slot {}", index);
+    return const_cast<StateSlots&>(slots_).bytes(index);
+  }
+
+  // A batch that breaks the rules of step.h is a bug of the engine.
+  void check(const Batch& batch) const {
+    int64_t rows = 0;
+    for (const SequenceStep& s : batch.sequences) {
+      const auto count = static_cast<int64_t>(s.tokens.size());
+      rows += count;
+      QNEXT_CHECK(count > 0 && s.first_position >= 0);
+      QNEXT_CHECK(s.state_out.size() == s.tokens.size());
+      QNEXT_CHECK(s.state_in < slots_.count());
+      QNEXT_CHECK(static_cast<int64_t>(s.pages.size()) * page_tokens >=
+                  s.first_position + count + s.propose);
+      QNEXT_CHECK(!s.draw || (s.sampling && s.counts));
+      QNEXT_CHECK(s.drafts == 0 || (s.draw && s.drafts < count));
+      QNEXT_CHECK(!s.mtp || capabilities_.has_mtp);
+      QNEXT_CHECK(s.propose == 0 || (s.mtp && s.draw));
+      for (int32_t token : s.tokens)
+        QNEXT_CHECK(token >= 0 && token < config_.vocabulary_size, "token {}", token);
+      for (int32_t page : s.pages) QNEXT_CHECK(page >= 0 && page < pages_.count(), "page {}", page);
+      for (int32_t out : s.state_out) QNEXT_CHECK(out < slots_.count(), "slot {}", out);
+    }
+    QNEXT_CHECK(rows > 0 && rows <= workspace_.rows, "{} rows", rows);
+  }
+
+  Config config_;
+  CpuOptions options_;
+  ThreadPool pool_;
+  ResidentWeights weights_;
+  Forward forward_;
+  StepDriver driver_;
+  Capabilities capabilities_;
+  KvPages pages_;
+  StateSlots slots_;
+  Workspace workspace_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const Checkpoint& checkpoint, const Config& config,
+                                          const CpuOptions& options) {
+  return std::make_unique<CpuBackend>(checkpoint, config, options);
+}
+
+}  // namespace qnext::backend

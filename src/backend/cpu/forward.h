@@ -1,0 +1,85 @@
+// The layers of the model over the rows of one batch. The body reads like the description of the
+// model (docs/model.md); the sums are in ops/.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/cpu/caches.h"
+#include "backend/cpu/weights.h"
+#include "backend/cpu/workspace.h"
+#include "backend/step.h"
+#include "base/thread_pool.h"
+#include "ops/attention/attention.h"
+#include "ops/causal_conv/causal_conv.h"
+#include "ops/gated_delta/gated_delta.h"
+#include "ops/rope/rope.h"
+
+namespace qnext::backend::cpu {
+
+// Rows of several sequences, one after another, that pass through the layers together.
+struct RowSequence {
+  int64_t first_row = 0;
+  int64_t rows = 0;
+  int64_t first_position = 0;
+  std::span<const int32_t> pages;
+  int32_t state_in = no_slot;
+  std::span<const int32_t> state_out;  // [rows]
+};
+
+class Forward {
+ public:
+  Forward(const Config& config, const ModelWeights& weights, ThreadPool& pool);
+
+  // What the functions below work in; set before the first.
+  void attach(Workspace& workspace, KvPages& pages, StateSlots& slots);
+  void observe(Observer* observer) { observer_ = observer; }
+
+  // All layers and the final norm: tokens [rows] -> workspace.final_hidden. Advances KV and state.
+  void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences);
+
+  // The MTP head. Row r takes next_tokens[r], the token after its position, and hidden[r]
+  // [hidden_size], the main model's final hidden state there or the head's own output
+  // -> workspace.mtp_hidden.
+  void run_mtp(std::span<const int32_t> next_tokens, std::span<const float* const> hidden,
+               std::span<const RowSequence> sequences);
+
+  // logits [rows, vocabulary] of rows of final_hidden or mtp_hidden, gathered by index.
+  void lm_head(const float* hidden, std::span<const int64_t> rows, float* logits);
+
+  const Traffic& traffic() const { return traffic_; }
+
+ private:
+  void begin(int64_t rows, std::span<const RowSequence> sequences);
+  void embed(std::span<const int32_t> tokens, float* out, int64_t stride);
+  void layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index);
+  void gated_attention(const AttentionWeights& weights, int64_t kv_index);
+  void prepare_heads(const AttentionWeights& weights);
+  void gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index);
+  void ungroup_projections();
+  void choose_experts(const MlpWeights& weights, int index, int64_t slots);
+  void mlp(const MlpWeights& weights, int index);
+  void norm(const float* x, const Vector& weight, float* y);
+  void project(const float* x, int64_t columns, std::initializer_list<const Linear*> linears,
+               std::initializer_list<float*> outputs, bool accumulate = false);
+
+  const Config& config_;
+  const ModelWeights& weights_;
+  ThreadPool& pool_;
+  ops::RopeTable rope_;
+  Observer* observer_ = nullptr;
+  Traffic traffic_;
+
+  Workspace* w_ = nullptr;
+  KvPages* pages_ = nullptr;
+  StateSlots* slots_ = nullptr;
+
+  // Of the pass under way.
+  int64_t rows_ = 0;
+  std::span<const RowSequence> sequences_;
+  std::vector<ops::AttentionSequence> attention_sequences_;
+  AlignedBuffer attention_workspace_;
+};
+
+}  // namespace qnext::backend::cpu

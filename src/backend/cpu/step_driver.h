@@ -1,0 +1,63 @@
+// One step of step.h on the CPU: all rows through the model, draws and draft acceptance, then the
+// MTP head over the rows that stand, and its proposals.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "backend/cpu/forward.h"
+#include "backend/cpu/workspace.h"
+#include "backend/step.h"
+#include "base/thread_pool.h"
+
+namespace qnext::backend::cpu {
+
+class StepDriver {
+ public:
+  StepDriver(const Config& config, Forward& forward, ThreadPool& pool);
+
+  void attach(Workspace& workspace) { w_ = &workspace; }
+  void observe(Observer* observer) { observer_ = observer; }
+
+  // The batch obeys step.h.
+  std::vector<SequenceResult> step(const Batch& batch);
+
+ private:
+  // Where one sequence stands within the step.
+  struct Progress {
+    const SequenceStep* step = nullptr;
+    SequenceResult* result = nullptr;
+    int64_t first_row = 0;  // in the batch
+    int64_t rows = 0;
+    bool drawing = false;  // the next token is still to be drawn
+    // The step's counts and the drafts accepted so far; made where a penalty may need it.
+    std::optional<ops::TokenCounts> counts;
+
+    int64_t first_drawing_row() const { return first_row + rows - 1 - step->drafts; }
+    // Rows that hold tokens of the sequence, now that drafts are judged.
+    int64_t standing_rows() const {
+      return step->draw ? rows - step->drafts + result->accepted_drafts() : rows;
+    }
+  };
+
+  void run_model(std::span<Progress> sequences);
+  std::vector<int64_t> rows_with_logits(std::span<const Progress> sequences) const;
+  void draw(std::span<Progress> sequences);
+  void use_logits(Progress& sequence, std::span<const int64_t> rows) const;
+  static void draw_token(Progress& sequence, int64_t row, const float* logits, int64_t vocabulary);
+
+  void run_mtp(std::span<Progress> sequences);
+  void show_mtp(int64_t rows);
+  void propose(std::span<Progress> sequences, std::span<const int64_t> last_rows);
+  void propose_tokens(std::span<Progress* const> sequences, std::span<const int64_t> rows);
+
+  const Config& config_;
+  Forward& forward_;
+  ThreadPool& pool_;
+  Workspace* w_ = nullptr;
+  Observer* observer_ = nullptr;
+};
+
+}  // namespace qnext::backend::cpu

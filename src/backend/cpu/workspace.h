@@ -1,0 +1,52 @@
+// Scratch memory of one step, allocated once for the largest batch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/aligned_buffer.h"
+#include "model/config.h"
+#include "ops/attention/attention.h"
+
+namespace qnext::backend::cpu {
+
+// Rows of logits that are computed at a time; more would only cost memory, the lm_head is read
+// once for each such group.
+constexpr int64_t logits_rows = 32;
+
+struct Workspace {
+  Workspace() = default;
+  Workspace(const Config& config, int64_t rows, bool has_mtp);
+  static size_t bytes(const Config& config, int64_t rows, bool has_mtp);
+
+  int64_t rows = 0;
+  float* x = nullptr;              // [rows, hidden] residual stream
+  float* normed = nullptr;         // [rows, hidden] input of a mixer or mlp
+  float* final_hidden = nullptr;   // [rows, hidden] output of the final norm, kept for the MTP head
+  std::byte* quantized = nullptr;  // int8 blocks of whatever is projected next
+  float* projected = nullptr;      // [rows, widest projection] qkvz, or q and gate
+  float* keys = nullptr;           // [rows, kv_heads * head_dim]
+  float* values = nullptr;         // [rows, kv_heads * head_dim]
+  float* ba = nullptr;             // [rows, 2 * value_heads] as projected
+  float* a = nullptr;              // [rows, value_heads]
+  float* b = nullptr;              // [rows, value_heads]
+  float* conv_in = nullptr;        // [rows, conv channels]
+  float* conv_out = nullptr;       // [rows, conv channels]
+  float* z = nullptr;              // [rows, value width]
+  float* mixed = nullptr;          // [rows, widest mixer output] before its out projection
+  float* cosine = nullptr;         // [rows, rotary_dims / 2]
+  float* sine = nullptr;           // [rows, rotary_dims / 2]
+  float* router_logits = nullptr;  // [rows, experts]
+  float* shared_gate = nullptr;    // [rows]
+  int32_t* expert_ids = nullptr;   // [rows, slots]
+  float* expert_weights = nullptr;  // [rows, slots]
+  std::byte* experts = nullptr;     // of gated_experts()
+  float* mtp_input = nullptr;       // [rows, 2 * hidden] embedding, hidden
+  float* mtp_hidden = nullptr;      // [rows, hidden] output of the MTP head's norm
+  float* logits = nullptr;          // [logits_rows, vocabulary]
+
+ private:
+  AlignedBuffer memory_;
+};
+
+}  // namespace qnext::backend::cpu
