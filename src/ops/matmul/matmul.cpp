@@ -12,16 +12,20 @@ namespace qnext::ops {
 
 TileKernel tile_kernel(DType dtype) {
   switch (dtype) {
-#define QNEXT_KERNEL(type) \
-  case DType::type:        \
-    return IsaTable<TileKernel>{scalar::multiply_##type}.choose();
-    QNEXT_KERNEL(f32)
-    QNEXT_KERNEL(f16)
-    QNEXT_KERNEL(bf16)
-    QNEXT_KERNEL(f8_e4m3)
-    QNEXT_KERNEL(q8_0)
-    QNEXT_KERNEL(q4_0)
-#undef QNEXT_KERNEL
+    case DType::f32:
+      return IsaTable<TileKernel>{scalar::multiply_f32}.choose();
+    case DType::f16:
+      return IsaTable<TileKernel>{scalar::multiply_f16}.choose();
+    case DType::bf16:
+      return IsaTable<TileKernel>{scalar::multiply_bf16}.choose();
+    case DType::f8_e4m3:
+      return IsaTable<TileKernel>{scalar::multiply_f8_e4m3}.choose();
+    case DType::q8_0:
+      return IsaTable<TileKernel>{scalar::multiply_q8_0, avx2::multiply_q8_0, avx512::multiply_q8_0}
+          .choose();
+    case DType::q4_0:
+      return IsaTable<TileKernel>{scalar::multiply_q4_0, avx2::multiply_q4_0, avx512::multiply_q4_0}
+          .choose();
     default:
       QNEXT_CHECK(false, "no product with {} weights", dtype_name(dtype));
   }
@@ -29,7 +33,7 @@ TileKernel tile_kernel(DType dtype) {
 }
 
 QuantizeKernel quantize_kernel() {
-  return IsaTable<QuantizeKernel>{scalar::quantize}.choose();
+  return IsaTable<QuantizeKernel>{scalar::quantize, avx2::quantize, avx512::quantize}.choose();
 }
 
 size_t weight_bytes(const WeightMatrix& weight) {
