@@ -33,10 +33,10 @@ class Object {
 
   const Value* find(std::string_view key) const;  // null where absent
   Value& set(std::string key, Value value);
-  size_t size() const { return entries_.size(); }
-  bool empty() const { return entries_.empty(); }
-  auto begin() const { return entries_.begin(); }
-  auto end() const { return entries_.end(); }
+  size_t size() const;
+  bool empty() const;
+  std::vector<Entry>::const_iterator begin() const;
+  std::vector<Entry>::const_iterator end() const;
   bool operator==(const Object& other) const;
 
  private:
@@ -90,6 +90,20 @@ class Value {
  private:
   Storage storage_;
 };
+
+// Defined here because Entry is complete only now.
+inline size_t Object::size() const {
+  return entries_.size();
+}
+inline bool Object::empty() const {
+  return entries_.empty();
+}
+inline std::vector<Object::Entry>::const_iterator Object::begin() const {
+  return entries_.begin();
+}
+inline std::vector<Object::Entry>::const_iterator Object::end() const {
+  return entries_.end();
+}
 
 // Parses one JSON document. `what` names it in errors ("config.json"). Throws Error with the place
 // of the fault. Nesting is limited to 512 levels.
