@@ -62,22 +62,24 @@ void Checkpoint::open_shards(const std::string& folder, const std::string& index
   std::map<std::string, size_t> shards;  // shard name to its place in files_
   for (const auto& [tensor, shard] : map->as_object()) {
     if (!shard.is_string())
-      fail("{}: tensor {}: its shard is {}, not a file name", index_path, tensor,
+      fail("{}: tensor {}: its shard is {}, not a file name", index_path, printable(tensor),
            shard.kind_name());
     const std::string& name = shard.as_string();
     auto [place, is_new] = shards.try_emplace(name, files_.size());
     if (is_new) {
       if (!stays_inside(name))
-        fail("{}: tensor {}: its shard \"{}\" is not a file in this folder", index_path, tensor,
-             name);
+        fail("{}: tensor {}: its shard \"{}\" is not a file in this folder", index_path,
+             printable(tensor), printable(name));
       const fs::path file = fs::path(folder) / name;
       if (!is_there(file))
-        fail("{}: the shard {} is missing from {}; download it", index_path, name, folder);
+        fail("{}: the shard {} is missing from {}; download it", index_path, printable(name),
+             folder);
       files_.emplace_back(file.string());
     }
     const StoredTensor* stored = files_[place->second].find(tensor);
     if (!stored)
-      fail("{}: tensor {} is listed in shard {}, which does not have it", index_path, tensor, name);
+      fail("{}: tensor {} is listed in shard {}, which does not have it", index_path,
+           printable(tensor), printable(name));
     tensors_.push_back(*stored);
     tensors_.back().file = place->second;
   }
@@ -90,7 +92,7 @@ const StoredTensor* Checkpoint::find(std::string_view name) const {
 
 const StoredTensor& Checkpoint::get(std::string_view name) const {
   if (const StoredTensor* tensor = find(name)) return *tensor;
-  fail("{}: it has no tensor {}", path_, name);
+  fail("{}: it has no tensor {}", path_, printable(name));
 }
 
 void Checkpoint::will_need(const StoredTensor& tensor) const {

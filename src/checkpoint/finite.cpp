@@ -59,8 +59,8 @@ void check_finite(const StoredTensor& tensor) {
 void check_finite(const StoredTensor& tensor, size_t first, size_t count) {
   const std::byte* values = tensor.data + dtype_bytes(tensor.dtype, first);
   if (const auto index = first_non_finite(tensor.dtype, values, count))
-    fail("tensor {}: value {} of {} is not a finite number; the checkpoint is damaged", tensor.name,
-         first + *index, tensor.elements());
+    fail("tensor {}: value {} of {} is not a finite number; the checkpoint is damaged",
+         printable(tensor.name), first + *index, tensor.elements());
 }
 
 }  // namespace qnext

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace qnext {
 
@@ -51,7 +52,7 @@ class EntryReader {
  private:
   template <typename... Arguments>
   [[noreturn]] void bad(fmt::format_string<Arguments...> format, Arguments&&... arguments) const {
-    fail("{}: tensor {}: {}", what_, name_,
+    fail("{}: tensor {}: {}", what_, printable(name_),
          fmt::format(format, std::forward<Arguments>(arguments)...));
   }
 
@@ -60,7 +61,8 @@ class EntryReader {
     if (object_["dtype"].get(text)) bad("it has no dtype");
     const std::optional<DType> found = dtype_from_name(text);
     if (!found)
-      bad("its dtype {} is not supported (F32, F16, BF16, F8_E4M3, I32, I64, U8, BOOL are)", text);
+      bad("its dtype {} is not supported (F32, F16, BF16, F8_E4M3, I32, I64, U8, BOOL are)",
+          printable(text));
     return *found;
   }
 
@@ -71,7 +73,8 @@ class EntryReader {
     for (simdjson::dom::element item : array) {
       int64_t dimension;
       if (item.get(dimension) || dimension < 0)
-        bad("dimension {} of its shape is {}, not a size", out.size(), simdjson::minify(item));
+        bad("dimension {} of its shape is {}, not a size", out.size(),
+            printable(std::string(simdjson::minify(item))));
       if (out.size() == maximum_rank) bad("it has more than {} dimensions", maximum_rank);
       out.push_back(dimension);
     }
@@ -125,7 +128,7 @@ void read_metadata(SafetensorsHeader& header, std::string_view what, simdjson::d
   if (value.get(object)) fail("{}: its __metadata__ is not an object", what);
   for (auto [key, item] : object) {
     std::string_view text;
-    if (item.get(text)) fail("{}: its __metadata__ \"{}\" is not a string", what, key);
+    if (item.get(text)) fail("{}: its __metadata__ \"{}\" is not a string", what, printable(key));
     header.metadata.insert_or_assign(std::string(key), std::string(text));
   }
 }
@@ -142,10 +145,11 @@ void check_tiling(const std::vector<StoredTensor>& tensors, std::string_view wha
   size_t end = data_offset;
   for (const StoredTensor* tensor : order) {
     if (tensor->offset < end)
-      fail("{}: tensor {}: its data overlaps that of another tensor", what, tensor->name);
+      fail("{}: tensor {}: its data overlaps that of another tensor", what,
+           printable(tensor->name));
     if (tensor->offset > end)
-      fail("{}: tensor {}: {} bytes before its data belong to no tensor", what, tensor->name,
-           tensor->offset - end);
+      fail("{}: tensor {}: {} bytes before its data belong to no tensor", what,
+           printable(tensor->name), tensor->offset - end);
     end += tensor->bytes;
   }
   if (end != file_bytes)
@@ -160,6 +164,15 @@ int64_t StoredTensor::elements() const {
 
 std::string shape_text(std::span<const int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+std::string printable(std::string_view name) {
+  constexpr size_t longest = 200;
+  std::string quoted;
+  json::append_string(quoted, name.substr(0, longest));
+  std::string text = quoted.substr(1, quoted.size() - 2);
+  if (name.size() > longest) text += "...";
+  return text;
 }
 
 const StoredTensor* find_by_name(const std::vector<StoredTensor>& tensors, std::string_view name) {
@@ -192,7 +205,7 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std:
             [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
   for (size_t i = 1; i < header.tensors.size(); ++i)
     if (header.tensors[i - 1].name == header.tensors[i].name)
-      fail("{}: tensor {}: its name appears twice", what, header.tensors[i].name);
+      fail("{}: tensor {}: its name appears twice", what, printable(header.tensors[i].name));
   check_tiling(header.tensors, what, data_offset, file.size());
   return header;
 }
@@ -208,7 +221,7 @@ const StoredTensor* SafetensorsFile::find(std::string_view name) const {
 
 const StoredTensor& SafetensorsFile::get(std::string_view name) const {
   if (const StoredTensor* tensor = find(name)) return *tensor;
-  fail("{}: it has no tensor {}", path_, name);
+  fail("{}: it has no tensor {}", path_, printable(name));
 }
 
 }  // namespace qnext

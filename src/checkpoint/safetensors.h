@@ -33,6 +33,9 @@ struct StoredTensor {
 // "[151936, 2048]"
 std::string shape_text(std::span<const int64_t> shape);
 
+// A name from a file, fit for a one-line error: control characters escaped, cut after 200 bytes.
+std::string printable(std::string_view name);
+
 // Look-up in a list in name order; null where absent.
 const StoredTensor* find_by_name(const std::vector<StoredTensor>& tensors, std::string_view name);
 

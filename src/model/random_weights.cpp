@@ -15,17 +15,12 @@ namespace {
 constexpr float norm_spread = 0.05f;
 constexpr float bias_spread = 0.02f;
 constexpr float f8_largest = 448.0f;
+constexpr size_t block = 1024;  // values at a time: a fixed length lets the compiler use vectors
 
 bool writes_to_residual(WeightRole role) {
   return role == WeightRole::o_proj || role == WeightRole::delta_out_proj ||
          role == WeightRole::expert_down || role == WeightRole::shared_down ||
          role == WeightRole::dense_down;
-}
-
-// Finite values only, so that no branch is needed for NaN; tensor/dtype.h has the general one.
-inline uint16_t round_to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
 // Calls store(k, lane) for the values first + k, lane being the 16 random bits as an integer.
@@ -45,6 +40,45 @@ void for_each_lane(const UniformStream& stream, uint64_t first, size_t count, St
   const uint64_t bits = stream.output(group + k / 4);
   for (size_t lane = 0; k + lane < count; ++lane)
     store(k + lane, static_cast<int16_t>(bits >> (16 * lane)));
+}
+
+void fill_values(const UniformStream& stream, const Distribution& distribution, uint64_t first,
+                 size_t count, float* out) {
+  if (distribution.log_of_uniform_16) {
+    // (lane + 32768.5) / 65536 is never 0, so the logarithm is finite.
+    for_each_lane(stream, first, count, [&](size_t k, int16_t lane) {
+      out[k] = std::log((static_cast<float>(lane) + 32768.5f) * (16.0f / 65536.0f));
+    });
+    return;
+  }
+  const float slope = distribution.half_width * 0x1p-15f;
+  const float offset = distribution.centre + 0.5f * slope;
+  for_each_lane(stream, first, count, [&](size_t k, int16_t lane) {
+    out[k] = static_cast<float>(lane) * slope + offset;
+  });
+}
+
+// Rounds finite values to bf16; tensor/dtype.h has the rounding that minds NaN, value by value.
+void store_bf16(const float (&values)[block], size_t count, std::byte* out) {
+  uint16_t rounded[block];
+  for (size_t i = 0; i < block; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
+    rounded[i] = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+  }
+  std::memcpy(out, rounded, 2 * count);
+}
+
+void store_values(DType dtype, const float (&values)[block], size_t count, std::byte* out) {
+  if (dtype == DType::bf16) {
+    store_bf16(values, count, out);
+  } else if (dtype == DType::f32) {
+    std::memcpy(out, values, 4 * count);
+  } else {
+    for (size_t i = 0; i < count; ++i) {
+      const uint16_t bits = float_to_f16(values[i]);
+      std::memcpy(out + 2 * i, &bits, 2);
+    }
+  }
 }
 
 // E4M3 of the centre of each of the 65,536 intervals, scaled to 448.
@@ -108,35 +142,14 @@ Distribution weight_distribution(const Config& config, const WeightSpec& spec) {
 
 void fill_random(const UniformStream& stream, const Distribution& distribution, DType dtype,
                  uint64_t first, size_t count, void* out) {
-  const auto fill_with = [&](auto&& transform) {
-    if (dtype == DType::bf16) {
-      for_each_lane(stream, first, count, [&](size_t k, int16_t lane) {
-        const uint16_t bits = round_to_bf16(transform(lane));
-        std::memcpy(static_cast<std::byte*>(out) + 2 * k, &bits, 2);
-      });
-    } else if (dtype == DType::f16) {
-      for_each_lane(stream, first, count, [&](size_t k, int16_t lane) {
-        const uint16_t bits = float_to_f16(transform(lane));
-        std::memcpy(static_cast<std::byte*>(out) + 2 * k, &bits, 2);
-      });
-    } else {
-      QNEXT_CHECK(dtype == DType::f32, "no random {}", dtype_name(dtype));
-      for_each_lane(stream, first, count, [&](size_t k, int16_t lane) {
-        const float value = transform(lane);
-        std::memcpy(static_cast<std::byte*>(out) + 4 * k, &value, 4);
-      });
-    }
-  };
-  if (distribution.log_of_uniform_16) {
-    // (lane + 32768.5) / 65536 is never 0, so the logarithm is finite.
-    fill_with([](int16_t lane) {
-      return std::log((static_cast<float>(lane) + 32768.5f) * (16.0f / 65536.0f));
-    });
-    return;
+  QNEXT_CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16,
+              "no random weights of {}", dtype_name(dtype));
+  float values[block] = {};
+  for (size_t begin = 0; begin < count; begin += block) {
+    const size_t length = std::min(block, count - begin);
+    fill_values(stream, distribution, first + begin, length, values);
+    store_values(dtype, values, length, static_cast<std::byte*>(out) + dtype_bytes(dtype, begin));
   }
-  const float slope = distribution.half_width * 0x1p-15f;
-  const float offset = distribution.centre + 0.5f * slope;
-  fill_with([=](int16_t lane) { return static_cast<float>(lane) * slope + offset; });
 }
 
 void fill_random_f8(const UniformStream& stream, uint64_t first, size_t count, uint8_t* out) {
