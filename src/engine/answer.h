@@ -33,16 +33,16 @@ class Answer {
   void flush();
 
   Listener& listener() const { return *listener_; }
-  const std::string& stop_string() const { return stop_string_; }  // the one that was met
+  std::string stop_string() const;  // the one that was met, or nothing
 
  private:
   struct Text;
+  void emit(const std::string& piece);
 
   RequestId id_;
   Listener* listener_;
   std::vector<int32_t> stop_tokens_;
   std::unique_ptr<Text> text_;  // null without a tokenizer
-  std::string stop_string_;
 };
 
 }  // namespace qnext::engine

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "backend/step.h"
@@ -38,9 +39,11 @@ struct EngineOptions {
   // KV pages; 0: enough for max_sequences full contexts. Fewer admit fewer at a time; the context
   // is never longer than all of them.
   int32_t pages = 0;
+  // State slots, of which a sequence holds speculate + 1; 0: enough for max_sequences.
+  int32_t slots = 0;
   // Tokens that end an answer; absent: the config's eos_token_ids. The caller has read
   // generation_config.json, which may name more.
-  std::optional<std::vector<int32_t>> stop_tokens;
+  std::optional<std::vector<int32_t>> stop_tokens = std::nullopt;
 };
 
 // The options with nothing left open, and the memory they need (Backend::reservation_bytes tells
@@ -87,6 +90,11 @@ class Engine {
   EngineLoad load() const;
 
  private:
+  class Busy;
+  void deliver(const PlannedStep& planned, backend::SequenceResult& result);
+  void finish(Sequence& sequence, FinishReason reason, std::string error = {});
+  void finish_cancelled();
+
   backend::Backend& backend_;
   const Tokenizer* tokenizer_;
   EnginePlan plan_;
@@ -94,6 +102,7 @@ class Engine {
   SlotAllocator slots_;
   Scheduler scheduler_;
   RequestId last_id_ = 0;
+  bool busy_ = false;  // events are being delivered
 };
 
 }  // namespace qnext::engine

@@ -19,12 +19,13 @@ namespace qnext::engine {
 using RequestId = uint64_t;
 
 struct GenerationRequest {
-  std::vector<int32_t> prompt;  // at least one token
-  ops::SamplingParameters sampling;
-  std::optional<int64_t> max_tokens;      // of the answer; absent: until the context is full
-  std::vector<int32_t> stop_tokens;       // besides the engine's own (EngineOptions::stop_tokens)
+  std::vector<int32_t> prompt = {};  // at least one token
+  ops::SamplingParameters sampling = {};
+  std::optional<int64_t> max_tokens =
+      std::nullopt;                       // of the answer; absent: until the context is full
+  std::vector<int32_t> stop_tokens = {};  // besides the engine's own (EngineOptions::stop_tokens)
   bool ignore_eos = false;                // the engine's own stop tokens do not stop this answer
-  std::vector<std::string> stop_strings;  // need a tokenizer
+  std::vector<std::string> stop_strings = {};  // need a tokenizer; special tokens give no text
   // Drafts of the MTP head for each step; 0: off. The answer is the same, only sooner.
   int32_t speculate = 0;
 };
@@ -58,9 +59,9 @@ struct GenerationCounts {
 
 struct Finish {
   FinishReason reason = FinishReason::error;
-  std::string stop_string;  // the one that was met, with FinishReason::stop_string
-  std::string error;        // one line, with FinishReason::error
-  GenerationCounts counts;
+  std::string stop_string = {};  // the one that was met, with FinishReason::stop_string
+  std::string error = {};        // one line, with FinishReason::error
+  GenerationCounts counts = {};
 };
 
 // Calls come from within Engine::step() or Engine::cancel(), on the thread that called it.

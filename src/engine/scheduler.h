@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -57,8 +58,7 @@ class Scheduler {
 
  private:
   void admit();
-  PlannedStep plan_decode(Sequence& sequence) const;
-  PlannedStep plan_prefill(Sequence& sequence, int32_t budget) const;
+  Sequence* find_if(const std::function<bool(const Sequence&)>& wanted);
   void take_pages(const PlannedStep& step);
 
   SchedulerLimits limits_;

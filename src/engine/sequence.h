@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine/answer.h"
@@ -11,7 +12,9 @@
 namespace qnext::engine {
 
 struct Sequence {
-  RequestId id = 0;
+  Sequence(RequestId number, Answer empty) : id(number), answer(std::move(empty)) {}
+
+  RequestId id;
   ops::SamplingParameters sampling;
   int32_t speculate = 0;
   // Most tokens that prompt and answer may have together: the context, or fewer by max_tokens.

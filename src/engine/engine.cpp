@@ -1,0 +1,227 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qnext::engine {
+namespace {
+
+void check_request(const GenerationRequest& request, const EngineOptions& options,
+                   const Config& config) {
+  const int64_t prompt = std::ssize(request.prompt);
+  if (prompt == 0) fail("the prompt is empty: give at least one token");
+  if (prompt >= options.max_context)
+    fail(
+        "the prompt has {} tokens, but the context of {} leaves no room for an answer: shorten "
+        "the prompt or raise --context",
+        prompt, options.max_context);
+  for (const int32_t token : request.prompt)
+    if (token < 0 || token >= config.vocabulary_size)
+      fail("the prompt holds token {}, but the model's vocabulary has {}: is this its tokenizer?",
+           token, config.vocabulary_size);
+  if (request.max_tokens && *request.max_tokens < 1)
+    fail("max_tokens is {}: ask for at least one token", *request.max_tokens);
+  if (request.speculate < 0 || request.speculate > options.max_speculation)
+    fail("{} drafts a step were asked for, but this engine was set up for 0 to {}",
+         request.speculate, options.max_speculation);
+  ops::validate(request.sampling, config.vocabulary_size);
+}
+
+// What is asked of the backend for one sequence. `step_tokens` keeps the rows of a step that
+// verifies drafts; it must live as long as the result, as must the sequence.
+backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int32_t>& step_tokens) {
+  Sequence& sequence = *planned.sequence;
+  const auto next = static_cast<size_t>(sequence.computed + planned.rows);
+  backend::SequenceStep step;
+  step.tokens = std::span(sequence.tokens)
+                    .subspan(static_cast<size_t>(sequence.computed),
+                             static_cast<size_t>(planned.rows - planned.drafts));
+  if (planned.drafts > 0) {
+    step_tokens.assign(step.tokens.begin(), step.tokens.end());
+    step_tokens.insert(step_tokens.end(), sequence.drafts.begin(), sequence.drafts.end());
+    step.tokens = step_tokens;
+  }
+  step.first_position = sequence.computed;
+  step.pages = sequence.pages;
+  step.state_in = sequence.slots.input();
+  step.state_out = sequence.slots.outputs(planned.rows, planned.drafts);
+  step.drafts = planned.drafts;
+  step.draw = planned.draw;
+  if (planned.draw) {
+    step.sampling = &sequence.sampling;
+    step.counts = &sequence.counts;
+  }
+  step.mtp = sequence.speculate > 0;
+  if (step.mtp && !planned.draw) step.next_token = sequence.tokens[next];
+  step.propose = planned.propose;
+  return step;
+}
+
+// One result for each step. A batch that cannot run as a whole fails each of its sequences.
+std::vector<backend::SequenceResult> run_batch(backend::Backend& backend,
+                                               const std::vector<PlannedStep>& plan) {
+  std::vector<std::vector<int32_t>> step_tokens(plan.size());
+  backend::Batch batch;
+  for (size_t i = 0; i < plan.size(); ++i)
+    batch.sequences.push_back(sequence_step(plan[i], step_tokens[i]));
+  try {
+    std::vector<backend::SequenceResult> results = backend.step(batch);
+    QNEXT_CHECK(results.size() == plan.size());
+    return results;
+  } catch (const std::exception& problem) {
+    backend::SequenceResult failed;
+    failed.error = problem.what();
+    return std::vector<backend::SequenceResult>(plan.size(), failed);
+  }
+}
+
+// Moves the sequence on by what the step computed, and its answer by what it drew. Set: the answer
+// has ended; tokens drawn beyond its end are dropped.
+std::optional<FinishReason> advance(const PlannedStep& planned, backend::SequenceResult& result) {
+  Sequence& sequence = *planned.sequence;
+  GenerationCounts& counts = sequence.statistics;
+  const int32_t accepted = result.accepted_drafts();
+  QNEXT_CHECK(result.tokens.empty() != planned.draw && accepted <= planned.drafts &&
+              std::ssize(result.proposed) <= planned.propose);
+  ++(sequence.prefilling() ? counts.prefill_steps : counts.decode_steps);
+  counts.drafted_tokens += planned.drafts;
+  sequence.computed += planned.rows - planned.drafts + accepted;
+  sequence.slots.advance(planned.drafts, accepted);
+  sequence.drafts = std::move(result.proposed);
+
+  for (int32_t i = 0; const ops::SampledToken& token : result.tokens) {
+    sequence.tokens.push_back(token.token);
+    sequence.counts.add(token.token, true);
+    ++counts.generated_tokens;
+    if (i++ < accepted) ++counts.accepted_tokens;
+    std::optional<FinishReason> reason = sequence.answer.add(token);
+    if (sequence.cancelled) return FinishReason::cancelled;
+    if (reason) return reason;
+    if (sequence.length() == sequence.limit) return sequence.reason_at_limit;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+// While it lives, cancel() only marks: sequences of the batch stay where they are.
+class Engine::Busy {
+ public:
+  explicit Busy(bool& busy) : busy_(busy) {
+    QNEXT_CHECK(!busy_, "Engine::step was called from a listener");
+    busy_ = true;
+  }
+  ~Busy() { busy_ = false; }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  bool& busy_;
+};
+
+Engine::Engine(backend::Backend& backend, const Tokenizer* tokenizer, const EngineOptions& options)
+    : backend_(backend),
+      tokenizer_(tokenizer),
+      plan_(plan_engine(backend.config(), backend.capabilities(), options)),
+      pages_(plan_.reservation.pages),
+      slots_(plan_.reservation.slots),
+      scheduler_({.max_sequences = plan_.options.max_sequences,
+                  .prefill_chunk = plan_.options.prefill_chunk,
+                  .page_tokens = backend.capabilities().page_tokens},
+                 pages_, slots_) {
+  backend_.reserve(plan_.reservation);
+}
+
+Engine::~Engine() = default;
+
+RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+  check_request(request, options(), backend_.config());
+  const RequestId id = last_id_ + 1;
+  std::vector<int32_t> stop_tokens = std::move(request.stop_tokens);
+  if (!request.ignore_eos)
+    stop_tokens.insert(stop_tokens.end(), options().stop_tokens->begin(),
+                       options().stop_tokens->end());
+  auto sequence = std::make_unique<Sequence>(
+      id, Answer(id, listener, tokenizer_, std::move(stop_tokens), request.stop_strings));
+
+  const int64_t prompt = std::ssize(request.prompt);
+  const int64_t room = options().max_context - prompt;
+  const int64_t most = request.max_tokens.value_or(room);
+  sequence->sampling = std::move(request.sampling);
+  sequence->speculate = request.speculate;
+  sequence->limit = prompt + std::min(most, room);
+  sequence->reason_at_limit =
+      request.max_tokens && most <= room ? FinishReason::length : FinishReason::context;
+  sequence->tokens = std::move(request.prompt);
+  sequence->prompt_tokens = prompt;
+  sequence->statistics.prompt_tokens = prompt;
+  for (const int32_t token : sequence->tokens) sequence->counts.add(token, false);
+
+  scheduler_.enqueue(std::move(sequence));
+  return last_id_ = id;
+}
+
+void Engine::cancel(RequestId id) {
+  Sequence* sequence = scheduler_.find(id);
+  if (!sequence) return;
+  sequence->cancelled = true;
+  if (busy_) return;
+  const Busy busy(busy_);
+  finish_cancelled();
+}
+
+bool Engine::step() {
+  const Busy busy(busy_);
+  const std::vector<PlannedStep> plan = scheduler_.plan();
+  if (plan.empty()) return false;
+  std::vector<backend::SequenceResult> results = run_batch(backend_, plan);
+  for (size_t i = 0; i < plan.size(); ++i) deliver(plan[i], results[i]);
+  finish_cancelled();
+  return true;
+}
+
+void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result) {
+  Sequence& sequence = *planned.sequence;
+  if (sequence.cancelled) return;  // by a listener, since the batch was planned
+  if (result.error) return finish(sequence, FinishReason::error, *result.error);
+  try {
+    std::optional<FinishReason> reason = advance(planned, result);
+    if (!reason) return;
+    if (*reason != FinishReason::cancelled) sequence.answer.flush();
+    finish(sequence, *reason);
+  } catch (const std::exception& problem) {
+    finish(sequence, FinishReason::error, problem.what());
+  }
+}
+
+void Engine::finish(Sequence& sequence, FinishReason reason, std::string error) {
+  const std::unique_ptr<Sequence> ended = scheduler_.remove(sequence.id);
+  const Finish finish{.reason = reason,
+                      .stop_string = ended->answer.stop_string(),
+                      .error = std::move(error),
+                      .counts = ended->statistics};
+  try {
+    ended->answer.listener().on_finish(ended->id, finish);
+  } catch (const std::exception&) {
+    // The request is over and its caller knows: there is nobody left to tell.
+  }
+}
+
+void Engine::finish_cancelled() {
+  while (Sequence* sequence = scheduler_.find_cancelled())
+    finish(*sequence, FinishReason::cancelled);
+}
+
+EngineLoad Engine::load() const {
+  return {.waiting = scheduler_.waiting(),
+          .running = scheduler_.running(),
+          .free_pages = pages_.free(),
+          .free_slots = slots_.free()};
+}
+
+}  // namespace qnext::engine

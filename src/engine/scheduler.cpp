@@ -1,0 +1,134 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qnext::engine {
+namespace {
+
+// How many drafts to ask for, once a step over `rows` rows from position `first` has run. `left`
+// tokens may still be drawn, that step's included: it draws one at least, and the last one needs no
+// draft. The page table covers no position beyond the limit.
+int32_t drafts_worth_proposing(const Sequence& sequence, int32_t rows) {
+  const int64_t left = sequence.limit - sequence.length();
+  const int64_t positions = sequence.limit - (sequence.computed + rows);
+  const int64_t wanted = std::min({int64_t{sequence.speculate}, left - 2, positions});
+  return static_cast<int32_t>(std::max(wanted, int64_t{0}));
+}
+
+PlannedStep plan_decode(Sequence& sequence) {
+  // The step draws one token more than it accepts drafts.
+  const int64_t left = sequence.limit - sequence.length();
+  QNEXT_CHECK(left >= 1);
+  if (std::ssize(sequence.drafts) >= left) sequence.drafts.resize(static_cast<size_t>(left - 1));
+  const auto drafts = static_cast<int32_t>(sequence.drafts.size());
+  return {.sequence = &sequence,
+          .rows = 1 + drafts,
+          .drafts = drafts,
+          .draw = true,
+          .propose = drafts_worth_proposing(sequence, 1 + drafts)};
+}
+
+PlannedStep plan_prefill(Sequence& sequence, int32_t budget) {
+  const int64_t left = sequence.prompt_tokens - sequence.computed;
+  const auto rows = static_cast<int32_t>(std::min(left, int64_t{budget}));
+  const bool draw = rows == left;
+  return {.sequence = &sequence,
+          .rows = rows,
+          .drafts = 0,
+          .draw = draw,
+          .propose = draw ? drafts_worth_proposing(sequence, rows) : 0};
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots)
+    : limits_(limits), pages_(pages), slots_(slots) {}
+
+void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
+  waiting_.push_back(std::move(sequence));
+}
+
+int32_t Scheduler::pages_for(int64_t tokens) const {
+  return static_cast<int32_t>((tokens + limits_.page_tokens - 1) / limits_.page_tokens);
+}
+
+void Scheduler::admit() {
+  while (!waiting_.empty() && running() < limits_.max_sequences) {
+    Sequence& next = *waiting_.front();
+    const int32_t slots = next.speculate + 1;
+    const int32_t pages = pages_for(next.limit);
+    if (slots > slots_.free() || !pages_.promise(pages)) break;
+    next.promised_pages = pages;
+    next.slots = SequenceSlots(slots_.take(slots));
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+  QNEXT_CHECK(waiting_.empty() || !running_.empty(), "a request waits for more than there is");
+}
+
+void Scheduler::take_pages(const PlannedStep& step) {
+  Sequence& sequence = *step.sequence;
+  const int32_t needed = pages_for(sequence.computed + step.rows + step.propose);
+  while (std::ssize(sequence.pages) < needed) {
+    sequence.pages.push_back(pages_.take_promised());
+    --sequence.promised_pages;
+  }
+}
+
+std::vector<PlannedStep> Scheduler::plan() {
+  admit();
+  std::vector<PlannedStep> steps;
+  int32_t budget = limits_.prefill_chunk;
+  const Sequence* unfinished = nullptr;  // its turn is over, its prompt is not
+  for (const auto& sequence : running_) {
+    if (!sequence->prefilling()) {
+      steps.push_back(plan_decode(*sequence));
+    } else if (budget > 0) {
+      steps.push_back(plan_prefill(*sequence, budget));
+      budget -= steps.back().rows;
+      if (!steps.back().draw) unfinished = sequence.get();
+    }
+  }
+  if (unfinished) {
+    const auto turn = std::ranges::find(running_, unfinished, &std::unique_ptr<Sequence>::get);
+    std::rotate(turn, turn + 1, running_.end());
+  }
+  for (const PlannedStep& step : steps) take_pages(step);
+  return steps;
+}
+
+std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
+  const auto take_from = [id](auto& list) -> std::unique_ptr<Sequence> {
+    const auto found = std::ranges::find(list, id, [](const auto& entry) { return entry->id; });
+    if (found == list.end()) return nullptr;
+    std::unique_ptr<Sequence> sequence = std::move(*found);
+    list.erase(found);
+    return sequence;
+  };
+  std::unique_ptr<Sequence> sequence = take_from(running_);
+  if (!sequence) return take_from(waiting_);
+  pages_.give_back(sequence->pages, sequence->promised_pages);
+  slots_.give_back(sequence->slots.all());
+  return sequence;
+}
+
+Sequence* Scheduler::find_if(const std::function<bool(const Sequence&)>& wanted) {
+  for (const auto& sequence : running_)
+    if (wanted(*sequence)) return sequence.get();
+  for (const auto& sequence : waiting_)
+    if (wanted(*sequence)) return sequence.get();
+  return nullptr;
+}
+
+Sequence* Scheduler::find(RequestId id) {
+  return find_if([id](const Sequence& sequence) { return sequence.id == id; });
+}
+
+Sequence* Scheduler::find_cancelled() {
+  return find_if([](const Sequence& sequence) { return sequence.cancelled; });
+}
+
+}  // namespace qnext::engine

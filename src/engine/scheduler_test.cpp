@@ -1,0 +1,176 @@
+#include "engine/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace qnext::engine {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  Sequence* add(int64_t prompt, int64_t answer, int32_t speculate = 0) {
+    ++last_id_;
+    auto sequence =
+        std::make_unique<Sequence>(last_id_, Answer(last_id_, listener_, nullptr, {}, {}));
+    sequence->tokens.assign(static_cast<size_t>(prompt), 1);
+    sequence->prompt_tokens = prompt;
+    sequence->limit = prompt + answer;
+    sequence->speculate = speculate;
+    Sequence* pointer = sequence.get();
+    scheduler_.enqueue(std::move(sequence));
+    return pointer;
+  }
+
+  // "1:20+" : request 1 runs 20 rows and draws.
+  std::vector<std::string> plan() {
+    planned_ = scheduler_.plan();
+    std::vector<std::string> text;
+    for (const PlannedStep& step : planned_)
+      text.push_back(std::to_string(step.sequence->id) + ":" + std::to_string(step.rows) +
+                     (step.draw ? "+" : ""));
+    return text;
+  }
+
+  // What the engine does after a step in which no draft was accepted.
+  void run() {
+    for (const PlannedStep& step : planned_) {
+      step.sequence->computed += step.rows - step.drafts;
+      step.sequence->slots.advance(step.drafts, 0);
+      if (step.draw) step.sequence->tokens.push_back(1);
+      step.sequence->drafts.assign(static_cast<size_t>(step.propose), 1);
+    }
+  }
+
+  Listener listener_;
+  PageAllocator pages_{20};
+  SlotAllocator slots_{6};
+  Scheduler scheduler_{
+      {.max_sequences = 4, .prefill_chunk = 32, .page_tokens = 16}, pages_, slots_};
+  std::vector<PlannedStep> planned_;
+  RequestId last_id_ = 0;
+};
+
+TEST_F(SchedulerTest, NothingToDo) {
+  EXPECT_THAT(plan(), IsEmpty());
+}
+
+TEST_F(SchedulerTest, APromptRunsInChunksAndThenDecodes) {
+  add(70, 10);
+  EXPECT_THAT(plan(), ElementsAre("1:32"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:32"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:6+"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:1+"));
+}
+
+TEST_F(SchedulerTest, ShortPromptsShareAChunk) {
+  add(10, 5);
+  add(10, 5);
+  add(30, 5);
+  EXPECT_THAT(plan(), ElementsAre("1:10+", "2:10+", "3:12"));
+}
+
+TEST_F(SchedulerTest, DecodingGoesOnBesideALongPrompt) {
+  add(10, 5);
+  plan();
+  run();
+  add(100, 5);
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "2:32"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "2:32"));
+}
+
+TEST_F(SchedulerTest, PromptsTakeTurns) {
+  add(100, 5);
+  plan();
+  run();
+  add(8, 5);
+  add(100, 5);
+  // The newcomers follow the first prompt, whose turn comes again after theirs.
+  EXPECT_THAT(plan(), ElementsAre("1:32"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("2:8+", "3:24"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("2:1+", "1:32"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("2:1+", "3:32"));
+}
+
+TEST_F(SchedulerTest, AdmissionWaitsForAllPagesAndKeepsTheOrder) {
+  add(100, 92);                    // 12 pages
+  Sequence* large = add(100, 60);  // 10 pages: not beside the first
+  add(1, 1);                       // would fit, but came later
+  EXPECT_THAT(plan(), ElementsAre("1:32"));
+  EXPECT_EQ(scheduler_.waiting(), 2);
+  EXPECT_THAT(large->pages, IsEmpty());
+  scheduler_.remove(1);
+  EXPECT_THAT(plan(), ElementsAre("2:32"));
+  run();
+  EXPECT_EQ(scheduler_.waiting(), 0);
+}
+
+TEST_F(SchedulerTest, AdmissionWaitsForSlots) {
+  add(1, 9, 3);
+  add(1, 9, 2);  // 4 + 3 slots, 6 there are
+  EXPECT_THAT(plan(), ElementsAre("1:1+"));
+  scheduler_.remove(1);
+  EXPECT_THAT(plan(), ElementsAre("2:1+"));
+}
+
+TEST_F(SchedulerTest, AdmissionWaitsForAPlace) {
+  for (int i = 0; i < 6; ++i) add(1, 5);
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "2:1+", "3:1+", "4:1+"));
+}
+
+TEST_F(SchedulerTest, PagesAreTakenAsTheSequenceGrows) {
+  Sequence* sequence = add(40, 60);
+  plan();
+  EXPECT_EQ(sequence->pages.size(), 2u);
+  EXPECT_EQ(pages_.available(), 20 - 7);
+  run();
+  plan();
+  EXPECT_EQ(sequence->pages.size(), 3u);
+  scheduler_.remove(1);
+  EXPECT_EQ(pages_.available(), 20);
+  EXPECT_EQ(slots_.free(), 6);
+}
+
+TEST_F(SchedulerTest, DraftsDwindleNearTheLimit) {
+  add(4, 5, 4);
+  plan();
+  EXPECT_EQ(planned_[0].propose, 3);  // of 5 tokens the first comes now, the last needs no draft
+  run();
+  plan();
+  EXPECT_EQ(planned_[0].drafts, 3);
+  EXPECT_EQ(planned_[0].propose, 1);  // position 4 + 1 + 3 + 1 is the limit
+  run();
+  plan();
+  EXPECT_EQ(planned_[0].drafts, 1);
+  EXPECT_EQ(planned_[0].propose, 1);
+  run();
+  plan();
+  EXPECT_EQ(planned_[0].drafts, 1);
+  EXPECT_EQ(planned_[0].propose, 0);
+  run();
+  plan();
+  EXPECT_EQ(planned_[0].rows, 1);  // the last token
+}
+
+TEST_F(SchedulerTest, RemovesWhatWaits) {
+  add(1, 1);
+  EXPECT_EQ(scheduler_.remove(5), nullptr);
+  EXPECT_NE(scheduler_.remove(1), nullptr);
+  EXPECT_THAT(plan(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace qnext::engine
