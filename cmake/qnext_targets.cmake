@@ -56,7 +56,7 @@ function(qnext_isa_flags isa)
   elseif(isa STREQUAL "avx512")
     # GCC 12 finds fault with its own _mm512_undefined_*().
     set(flags
-        "-Wno-maybe-uninitialized;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mprefer-vector-width=512")
+        "-Wno-maybe-uninitialized;-Wno-uninitialized;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mprefer-vector-width=512")
   else()
     message(FATAL_ERROR "unknown instruction set ${isa}")
   endif()

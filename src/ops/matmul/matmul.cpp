@@ -13,13 +13,18 @@ namespace qnext::ops {
 TileKernel tile_kernel(DType dtype) {
   switch (dtype) {
     case DType::f32:
-      return IsaTable<TileKernel>{scalar::multiply_f32}.choose();
+      return IsaTable<TileKernel>{scalar::multiply_f32, avx2::multiply_f32, avx512::multiply_f32}
+          .choose();
     case DType::f16:
-      return IsaTable<TileKernel>{scalar::multiply_f16}.choose();
+      return IsaTable<TileKernel>{scalar::multiply_f16, avx2::multiply_f16, avx512::multiply_f16}
+          .choose();
     case DType::bf16:
-      return IsaTable<TileKernel>{scalar::multiply_bf16}.choose();
+      return IsaTable<TileKernel>{scalar::multiply_bf16, avx2::multiply_bf16, avx512::multiply_bf16}
+          .choose();
     case DType::f8_e4m3:
-      return IsaTable<TileKernel>{scalar::multiply_f8_e4m3}.choose();
+      return IsaTable<TileKernel>{scalar::multiply_f8_e4m3, avx2::multiply_f8_e4m3,
+                                  avx512::multiply_f8_e4m3}
+          .choose();
     case DType::q8_0:
       return IsaTable<TileKernel>{scalar::multiply_q8_0, avx2::multiply_q8_0, avx512::multiply_q8_0}
           .choose();

@@ -24,6 +24,12 @@ inline __m256i broadcast(const int8_t* bytes) {
   return _mm256_set1_epi32(dword);
 }
 
+// Keeps the order of additions as written: GCC would turn the chains of sums into trees that do not
+// fit the registers.
+inline void pin(__m256i& value) {
+  asm("" : "+x"(value));
+}
+
 // dots[r][h]: sum of (w + 8) x over one block, for rows 8h .. 8h + 7 of the panel.
 template <int rows>
 inline void dot_q4_0(const uint8_t* quants, const int8_t* const* x, int64_t b,
@@ -45,6 +51,7 @@ inline void dot_q4_0(const uint8_t* quants, const int8_t* const* x, int64_t b,
       for (int h = 0; h < 2; ++h) {
         const __m256i products = _mm256_maddubs_epi16(w[h], x_quants);
         pairs[r][h] = j == 0 ? products : _mm256_add_epi16(pairs[r][h], products);
+        pin(pairs[r][h]);
       }
     }
   }
@@ -73,6 +80,7 @@ inline void dot_q8_0(const uint8_t* quants, const int8_t* const* x, int64_t b,
         const __m256i products = _mm256_madd_epi16(
             _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(w[h], x_quants)), ones);
         dots[r][h] = j == 0 ? products : _mm256_add_epi32(dots[r][h], products);
+        pin(dots[r][h]);
       }
     }
   }
