@@ -19,19 +19,13 @@ Real stable_softplus(Real x) {
   return (x > 0 ? x : Real{0}) + std::log1p(std::exp(-std::abs(x)));
 }
 
-// -infinity times sigmoid(-infinity) would be NaN; the limit is zero.
-template <typename Real>
-Real stable_silu(Real x) {
-  return x == -HUGE_VAL ? Real{0} : x * stable_sigmoid(x);
-}
-
 }  // namespace
 
 float sigmoid(float x) {
   return stable_sigmoid(x);
 }
 float silu(float x) {
-  return stable_silu(x);
+  return x * stable_sigmoid(x);
 }
 float softplus(float x) {
   return stable_softplus(x);
@@ -40,7 +34,7 @@ double sigmoid(double x) {
   return stable_sigmoid(x);
 }
 double silu(double x) {
-  return stable_silu(x);
+  return x * stable_sigmoid(x);
 }
 double softplus(double x) {
   return stable_softplus(x);

@@ -13,7 +13,9 @@ namespace qnext::ops {
 
 namespace {
 
-constexpr IsaTable<const AttentionKernels*> kernels{.scalar = &attention_scalar};
+constexpr IsaTable<const AttentionKernels*> kernels{&attention_scalar, &attention_avx2,
+                                                    &attention_avx512};
+static_assert(attention_scores == attention_block);
 
 // Queries (rows times heads of a group) that share one pass over keys and values. 64 x 256 floats
 // of queries and as many of outputs lie in the second-level cache.

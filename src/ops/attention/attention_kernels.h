@@ -9,6 +9,10 @@ namespace qnext::ops {
 
 constexpr int64_t attention_pad = 16;  // floats in the widest vector
 
+// Scores of a query that one softmax step takes: attention_block, repeated here because files of
+// one instruction set cannot include attention.h.
+constexpr int64_t attention_scores = 64;
+
 // A softmax in progress over one query's positions so far.
 struct AttentionState {
   float maximum;
@@ -24,7 +28,7 @@ struct AttentionKernels {
   // scores[m, j] = scale * q_m . k_j; scores rows are score_stride apart.
   void (*scores)(const float* q, int64_t queries, const float* keys, int64_t positions,
                  int64_t padded, float scale, float* scores, int64_t score_stride);
-  // The first `valid` of attention_block scores to probabilities relative to the new maximum, the
+  // The first `valid` of attention_scores scores to probabilities relative to the new maximum, the
   // others to zero; the sum and the output row so far are rescaled.
   void (*soften)(float* scores, int64_t valid, AttentionState* state, float* out, int64_t padded);
   // out_m += sum over j of p[m, j] * v_j, j ascending.
@@ -39,5 +43,7 @@ struct AttentionKernels {
 };
 
 extern const AttentionKernels attention_scalar;
+extern const AttentionKernels attention_avx2;
+extern const AttentionKernels attention_avx512;
 
 }  // namespace qnext::ops

@@ -10,7 +10,8 @@ namespace qnext::ops {
 
 namespace {
 
-constexpr IsaTable<ConvKernel> kernels{.scalar = causal_conv_tile_scalar};
+constexpr IsaTable<ConvKernel> kernels{causal_conv_tile_scalar, causal_conv_tile_avx2,
+                                       causal_conv_tile_avx512};
 
 // Writes the state after row t of a tile. Rows ascend, so state_out may be state_in: each copy
 // reads a row behind the one it writes.

@@ -7,8 +7,7 @@ namespace qnext::ops {
 
 constexpr int64_t conv_tile = 64;  // channels: one row of a tile is four cache lines
 
-// `channels` <= conv_tile of one sequence. taps [width] point at the inputs that row 0 multiplies,
-// oldest first; the taps of later rows follow by sliding. weight [channels, width].
+// `channels` <= conv_tile channels of one sequence. weight [channels, width].
 struct ConvTile {
   const float* x = nullptr;  // row 0 of this sequence and tile
   int64_t x_stride = 0;
@@ -24,5 +23,7 @@ struct ConvTile {
 using ConvKernel = void (*)(const ConvTile& tile);
 
 void causal_conv_tile_scalar(const ConvTile& tile);
+void causal_conv_tile_avx2(const ConvTile& tile);
+void causal_conv_tile_avx512(const ConvTile& tile);
 
 }  // namespace qnext::ops

@@ -12,8 +12,7 @@ namespace qnext::ops {
 
 namespace {
 
-constexpr DeltaKernels scalar_kernels{delta_advance_scalar, l2_normalize_scalar};
-constexpr IsaTable<const DeltaKernels*> kernels{.scalar = &scalar_kernels};
+constexpr IsaTable<const DeltaKernels*> kernels{&delta_scalar, &delta_avx2, &delta_avx512};
 
 // Normalises q and k of one key head of one row and turns a, b of its value heads into gates.
 void prepare(const DeltaKernels& kernel, const GatedDeltaShape& shape,

@@ -36,7 +36,8 @@ struct DeltaKernels {
   void (*l2_normalize)(float* x, int64_t width, float scale);
 };
 
-void delta_advance_scalar(const DeltaBlock& block);
-void l2_normalize_scalar(float* x, int64_t width, float scale);
+extern const DeltaKernels delta_scalar;
+extern const DeltaKernels delta_avx2;
+extern const DeltaKernels delta_avx512;
 
 }  // namespace qnext::ops

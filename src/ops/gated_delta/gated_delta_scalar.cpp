@@ -36,9 +36,7 @@ void advance_row(const DeltaBlock& block, int64_t t, const float* from, int64_t 
   std::copy_n(sum, block.columns, block.out + t * block.out_stride);
 }
 
-}  // namespace
-
-void delta_advance_scalar(const DeltaBlock& block) {
+void advance(const DeltaBlock& block) {
   const float* from = block.state_in;
   int64_t from_stride = block.state_stride;
   if (from == nullptr) {
@@ -56,11 +54,15 @@ void delta_advance_scalar(const DeltaBlock& block) {
   }
 }
 
-void l2_normalize_scalar(float* x, int64_t width, float scale) {
+void l2_normalize(float* x, int64_t width, float scale) {
   float sum = 0;
   for (int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
   const float factor = 1.0f / std::sqrt(sum + 1e-6f) * scale;
   for (int64_t i = 0; i < width; ++i) x[i] *= factor;
 }
+
+}  // namespace
+
+const DeltaKernels delta_scalar{advance, l2_normalize};
 
 }  // namespace qnext::ops

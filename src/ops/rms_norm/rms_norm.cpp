@@ -9,7 +9,8 @@ namespace qnext::ops {
 
 namespace {
 
-constexpr IsaTable<RmsNormKernel> kernels{.scalar = rms_norm_row_scalar};
+constexpr IsaTable<RmsNormKernel> kernels{rms_norm_row_scalar, rms_norm_row_avx2,
+                                          rms_norm_row_avx512};
 
 // A few thousand values are worth the microsecond that sharing them costs.
 constexpr int64_t values_per_share = 8192;

@@ -11,5 +11,9 @@ using RmsNormKernel = void (*)(const float* x, const float* gate, const float* w
 
 void rms_norm_row_scalar(const float* x, const float* gate, const float* weight, float eps,
                          int64_t width, float* y);
+void rms_norm_row_avx2(const float* x, const float* gate, const float* weight, float eps,
+                       int64_t width, float* y);
+void rms_norm_row_avx512(const float* x, const float* gate, const float* weight, float eps,
+                         int64_t width, float* y);
 
 }  // namespace qnext::ops
