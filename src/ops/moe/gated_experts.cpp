@@ -81,8 +81,10 @@ void group_by_expert(std::span<const GatedExpert> experts, const int32_t* ids, T
 
 struct Kernels {
   QuantizeKernel quantize = quantize_kernel();
-  SwigluKernel swiglu = IsaTable<SwigluKernel>{scalar::swiglu}.choose();
-  CombineKernel combine = IsaTable<CombineKernel>{scalar::combine}.choose();
+  SwigluKernel swiglu =
+      IsaTable<SwigluKernel>{scalar::swiglu, avx2::swiglu, avx512::swiglu}.choose();
+  CombineKernel combine =
+      IsaTable<CombineKernel>{scalar::combine, avx2::combine, avx512::combine}.choose();
 };
 
 // Region 1: `count` outputs from `begin` on, for pairs order[0 .. rows).
