@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/testing/fake_backend.h"
 #include "engine/testing/reference_answer.h"
+#include "engine/testing/tiny_tokenizer.h"
 
 namespace qnext::engine {
 namespace {
@@ -111,12 +112,21 @@ GenerationRequest random_request(Random& random, const EngineOptions& options, i
   return request;
 }
 
-void check_random_mix(uint64_t seed) {
+void add_stop_strings(Random& random, GenerationRequest& request) {
+  const std::vector<std::string> some = {"ab",  "bca", "c a", "cc",     "b<call>",
+                                         "aaa", "bbc", "  ",  "\u20AC", "\u20ACa"};
+  for (int i = random.small(0, 3); i > 0; --i)
+    request.stop_strings.push_back(
+        some[static_cast<size_t>(random.between(0, std::ssize(some) - 1))]);
+}
+
+// With a tokenizer the answers have text and stop strings.
+void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
   Random random(seed);
-  FakeOptions fake{.vocabulary = random.small(10, 200),
+  FakeOptions fake{.vocabulary = tokenizer ? testing::tiny_vocabulary : random.small(10, 200),
                    .page_tokens = random.between(1, 9),
                    .context = random.between(10, 120),
-                   .eos_token_ids = {3, 7},
+                   .eos_token_ids = {testing::tiny_special},
                    .acceptance = static_cast<double>(random.small(-10, 10)) / 10};
   FakeBackend backend(fake);
   EngineOptions options{.max_sequences = random.small(1, 6),
@@ -125,11 +135,11 @@ void check_random_mix(uint64_t seed) {
   if (random.one_in(2))
     options.pages = random.small(static_cast<int32_t>(10 / fake.page_tokens) + 1, 40);
   if (random.one_in(2)) options.slots = options.max_speculation + random.small(1, 5);
-  Engine engine(backend, nullptr, options);
+  Engine engine(backend, tokenizer, options);
   ReferenceSettings settings{.vocabulary = fake.vocabulary,
                              .context = engine.options().max_context,
-                             .eos_tokens = {3, 7},
-                             .tokenizer = nullptr};
+                             .eos_tokens = {testing::tiny_special},
+                             .tokenizer = tokenizer};
 
   std::deque<Running> all;
   int64_t to_come = random.between(1, 15);
@@ -138,6 +148,7 @@ void check_random_mix(uint64_t seed) {
     while (to_come > 0 && random.one_in(2)) {
       Running& next = all.emplace_back();
       next.request = random_request(random, engine.options(), fake.vocabulary);
+      if (tokenizer) add_stop_strings(random, next.request);
       next.id = engine.submit(next.request, next.listener);
       --to_come;
     }
@@ -159,7 +170,15 @@ void check_random_mix(uint64_t seed) {
 TEST(EngineProperties, AnswersDependOnTheRequestAlone) {
   for (uint64_t seed = 0; seed < 2000 && !HasFailure(); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    check_random_mix(seed);
+    check_random_mix(seed, nullptr);
+  }
+}
+
+TEST(EngineProperties, TextToo) {
+  const Tokenizer tokenizer = testing::tiny_tokenizer();
+  for (uint64_t seed = 0; seed < 2000 && !HasFailure(); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    check_random_mix(seed, &tokenizer);
   }
 }
 

@@ -70,9 +70,8 @@ EnginePlan plan_engine(const Config& config, const backend::Capabilities& capabi
   // The largest batch: one sequence prefills a whole chunk, all others verify all their drafts.
   const int64_t rows =
       std::max(int64_t{options.prefill_chunk}, verify_rows) + (sequences - 1) * verify_rows;
-  plan.reservation = {.pages = options.pages,
-                      .slots = options.slots,
-                      .rows = fits_int32(rows, "rows in a batch")};
+  plan.reservation = {
+      .pages = options.pages, .slots = options.slots, .rows = fits_int32(rows, "rows in a batch")};
   return plan;
 }
 
