@@ -108,6 +108,28 @@ int64_t panels_of(const MatmulTask& task) {
   return (task.weight->rows + layout::panel_rows - 1) / layout::panel_rows;
 }
 
+// Panels of all tasks, numbered one task after another.
+void run_panels(const Activations& x, const MatmulTask* tasks, int task_count, int64_t begin,
+                int64_t end) {
+  for (int t = 0; t < task_count && begin < end; ++t) {
+    const int64_t count = panels_of(tasks[t]);
+    const int64_t last = std::min(end, count);
+    if (begin < last)
+      run_task(x, tasks[t], begin * layout::panel_rows,
+               std::min(last * layout::panel_rows, tasks[t].weight->rows));
+    begin = std::max(begin - count, int64_t{0});
+    end -= count;
+  }
+}
+
+// How many of the panels left a worker takes: long forward reads at first, then less and less, so
+// that all finish together. No more than `most_panels`, whose weights a core's second-level cache
+// holds while the rows of x go by.
+int64_t chunk_of(int64_t left, int workers) {
+  constexpr int64_t most_panels = 8;
+  return std::clamp(left / (4 * workers), int64_t{1}, most_panels);
+}
+
 }  // namespace
 
 void matmul_many(ThreadPool& pool, const Activations& x, const MatmulTask* tasks, int task_count) {
@@ -120,15 +142,16 @@ void matmul_many(ThreadPool& pool, const Activations& x, const MatmulTask* tasks
     panels += panels_of(tasks[t]);
   }
   if (x.rows == 0) return;
-  pool.parallel_for(panels, 4, [&](int64_t begin, int64_t end) {
-    for (int t = 0; t < task_count && begin < end; ++t) {
-      const int64_t count = panels_of(tasks[t]);
-      const int64_t last = std::min(end, count);
-      if (begin < last)
-        run_task(x, tasks[t], begin * layout::panel_rows,
-                 std::min(last * layout::panel_rows, tasks[t].weight->rows));
-      begin = std::max(begin - count, int64_t{0});
-      end -= count;
+  std::atomic<int64_t> next{0};
+  pool.run([&](int) {
+    for (;;) {
+      int64_t begin = next.load(std::memory_order_relaxed);
+      int64_t end;
+      do {
+        if (begin >= panels) return;
+        end = begin + chunk_of(panels - begin, pool.size());
+      } while (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+      run_panels(x, tasks, task_count, begin, end);
     }
   });
 }

@@ -40,7 +40,8 @@ Matrix make_matrix(DType dtype, int64_t rows, int64_t columns) {
   matrix.view = {dtype, rows, columns, nullptr, nullptr};
   matrix.data = AlignedBuffer(weight_bytes(matrix.view), "weights");
   std::mt19937 random(1);
-  for (uint32_t& word : matrix.data.as<uint32_t>()) word = random() & 0x3C3F3C3F;
+  for (uint32_t& word : matrix.data.as<uint32_t>())
+    word = static_cast<uint32_t>(random()) & 0x3C3F3C3F;
   matrix.scales.assign(static_cast<size_t>((rows / 128 + 1) * (columns / 128 + 1)), 1.0f);
   matrix.view.data = matrix.data.data();
   matrix.view.block_scales = matrix.scales.data();
