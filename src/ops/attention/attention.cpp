@@ -117,6 +117,8 @@ class Attention {
   void load_queries(const Item& item, const Scratch& scratch) const;
   void run_piece(const Tile& tile, int64_t piece, const Scratch& scratch) const;
   void run_block(const Tile& tile, int64_t block_begin, const Scratch& scratch) const;
+  const char* address(const Tile& tile, int64_t position, bool values) const;
+  Ahead ahead(const Tile& tile, int64_t position, int64_t count, bool values) const;
   const float* read(const Tile& tile, int64_t position, int64_t count, bool values,
                     float* widened) const;
   void finish(const AttentionSequence& sequence, int64_t row, int64_t head,
@@ -225,7 +227,7 @@ void Attention::run_block(const Tile& tile, int64_t block_begin, const Scratch& 
     const float* keys = read(tile, block_begin + j, count, false, scratch.widened);
     kernel_.scores(scratch.q + first * group * padded, (tile.rows - first) * group, keys, count,
                    padded, inputs_.scale, scratch.scores + first * group * attention_block + j,
-                   attention_block);
+                   attention_block, ahead(tile, block_begin + j, count, true));
   }
   for (int64_t m = first * group; m < tile.rows * group; ++m)
     kernel_.soften(scratch.scores + m * attention_block, valid(m / group), scratch.piece + m,
@@ -233,41 +235,50 @@ void Attention::run_block(const Tile& tile, int64_t block_begin, const Scratch& 
   for (int64_t j = 0; j < positions; j += run_positions) {
     const int64_t count = std::min(run_positions, positions - j);
     const float* values = read(tile, block_begin + j, count, true, scratch.widened);
-    const auto add = [&](int64_t row, int64_t rows, int64_t seen) {
+    const auto add = [&](int64_t row, int64_t rows, int64_t seen, Ahead next) {
       kernel_.add_values(scratch.scores + row * group * attention_block + j, attention_block,
                          rows * group, values, seen, padded,
-                         scratch.piece_out + row * group * padded);
+                         scratch.piece_out + row * group * padded, next);
     };
     // Rows that see only part of this run are alone with it: a position behind a row, even with
     // probability zero, would spoil the row if its value were not finite.
     int64_t row = first;
     for (; row < tile.rows && valid(row) < j + count; ++row)
-      if (valid(row) > j) add(row, 1, valid(row) - j);
-    if (row < tile.rows) add(row, tile.rows - row, count);
+      if (valid(row) > j) add(row, 1, valid(row) - j, {});
+    if (row < tile.rows)
+      add(row, tile.rows - row, count,
+          ahead(tile, block_begin + attention_block + j, count, false));
   }
+}
+
+const char* Attention::address(const Tile& tile, int64_t position, bool values) const {
+  const int64_t page = tile.sequence.pages[position / shape_.page_tokens];
+  const int64_t part = values ? shape_.kv_heads + tile.kv_head : tile.kv_head;
+  const int64_t row = part * shape_.page_tokens + position % shape_.page_tokens;
+  return static_cast<const char*>(cache_.base) + page * cache_.page_stride_bytes +
+         static_cast<size_t>(row * shape_.head_dim) * value_bytes_;
+}
+
+// What of these positions lies together; nothing where the sequence ends before them.
+Ahead Attention::ahead(const Tile& tile, int64_t position, int64_t count, bool values) const {
+  if (position >= tile.first_position + tile.rows) return {};
+  const int64_t together =
+      std::min(count, shape_.page_tokens - position % shape_.page_tokens) * shape_.head_dim;
+  return {address(tile, position, values), together * static_cast<int64_t>(value_bytes_)};
 }
 
 // `count` positions from `position` on as padded fp32 rows: in the cache itself where they lie
 // there in that form, else in `widened`.
 const float* Attention::read(const Tile& tile, int64_t position, int64_t count, bool values,
                              float* widened) const {
-  const size_t head_bytes =
-      static_cast<size_t>(shape_.page_tokens * shape_.head_dim) * value_bytes_;
-  const size_t part = static_cast<size_t>(values ? shape_.kv_heads + tile.kv_head : tile.kv_head);
-  const auto address = [&](int64_t at) {
-    const int64_t page = tile.sequence.pages[at / shape_.page_tokens];
-    return static_cast<const char*>(cache_.base) + page * cache_.page_stride_bytes +
-           part * head_bytes +
-           static_cast<size_t>(at % shape_.page_tokens * shape_.head_dim) * value_bytes_;
-  };
   const int64_t in_page = shape_.page_tokens - position % shape_.page_tokens;
   if (cache_.dtype == DType::f32 && shape_.head_dim == geometry_.padded && in_page >= count)
-    return reinterpret_cast<const float*>(address(position));
+    return reinterpret_cast<const float*>(address(tile, position, values));
   for (int64_t done = 0; done < count;) {
     const int64_t n =
         std::min(count - done, shape_.page_tokens - (position + done) % shape_.page_tokens);
-    kernel_.widen(address(position + done), cache_.dtype == DType::bf16, n, shape_.head_dim,
-                  geometry_.padded, widened + done * geometry_.padded);
+    kernel_.widen(address(tile, position + done, values), cache_.dtype == DType::bf16, n,
+                  shape_.head_dim, geometry_.padded, widened + done * geometry_.padded);
     done += n;
   }
   return widened;

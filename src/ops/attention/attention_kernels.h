@@ -19,6 +19,12 @@ struct AttentionState {
   float sum;
 };
 
+// Memory that is wanted soon: a kernel asks for it bit by bit while it computes.
+struct Ahead {
+  const char* at;
+  int64_t bytes;
+};
+
 struct AttentionKernels {
   // `count` positions of head_dim stored values (bf16 or f32) to padded rows.
   void (*widen)(const void* source, bool bf16, int64_t count, int64_t head_dim, int64_t padded,
@@ -27,13 +33,13 @@ struct AttentionKernels {
   void (*narrow)(const float* source, int64_t count, uint16_t* out);
   // scores[m, j] = scale * q_m . k_j; scores rows are score_stride apart.
   void (*scores)(const float* q, int64_t queries, const float* keys, int64_t positions,
-                 int64_t padded, float scale, float* scores, int64_t score_stride);
+                 int64_t padded, float scale, float* scores, int64_t score_stride, Ahead ahead);
   // The first `valid` of attention_scores scores to probabilities relative to the new maximum, the
   // others to zero; the sum and the output row so far are rescaled.
   void (*soften)(float* scores, int64_t valid, AttentionState* state, float* out, int64_t padded);
   // out_m += sum over j of p[m, j] * v_j, j ascending.
   void (*add_values)(const float* p, int64_t p_stride, int64_t queries, const float* values,
-                     int64_t positions, int64_t padded, float* out);
+                     int64_t positions, int64_t padded, float* out, Ahead ahead);
   // Adds the piece's softmax to the whole's.
   void (*merge)(const AttentionState* piece, const float* piece_out, AttentionState* whole,
                 float* out, int64_t padded);

@@ -27,7 +27,7 @@ void narrow(const float* source, int64_t count, uint16_t* out) {
 }
 
 void scores(const float* q, int64_t queries, const float* keys, int64_t positions, int64_t padded,
-            float scale, float* out, int64_t score_stride) {
+            float scale, float* out, int64_t score_stride, Ahead) {
   for (int64_t m = 0; m < queries; ++m) {
     for (int64_t j = 0; j < positions; ++j) {
       float lanes[4] = {};
@@ -64,7 +64,7 @@ void soften(float* s, int64_t valid, AttentionState* state, float* out, int64_t 
 }
 
 void add_values(const float* p, int64_t p_stride, int64_t queries, const float* values,
-                int64_t positions, int64_t padded, float* out) {
+                int64_t positions, int64_t padded, float* out, Ahead) {
   for (int64_t m = 0; m < queries; ++m)
     for (int64_t j = 0; j < positions; ++j)
       for (int64_t d = 0; d < padded; ++d)

@@ -81,25 +81,36 @@ inline void score_tile(const float* q, const float* k, int64_t padded, float sca
   }
 }
 
+// The share of `ahead` that the steps from `begin` to `end` of `steps` ask for, to the second-level
+// cache.
+inline void prefetch_share(Ahead ahead, int64_t begin, int64_t end, int64_t steps) {
+  const int64_t last = ahead.bytes * end / steps;
+  for (int64_t at = ahead.bytes * begin / steps; at < last; at += 64)
+    __builtin_prefetch(ahead.at + at, 0, 2);
+}
+
 template <int64_t rows>
 inline void score_rows(const float* q, const float* keys, int64_t positions, int64_t padded,
-                       float scale, float* out, int64_t stride) {
+                       float scale, float* out, int64_t stride, Ahead ahead) {
   int64_t j = 0;
-  for (; j + 4 <= positions; j += 4)
+  for (; j + 4 <= positions; j += 4) {
+    prefetch_share(ahead, j, j + 4, positions);
     score_tile<rows, 4>(q, keys + j * padded, padded, scale, out + j, stride);
+  }
   for (; j < positions; ++j)
     score_tile<rows, 1>(q, keys + j * padded, padded, scale, out + j, stride);
 }
 
 inline void scores_vector(const float* q, int64_t queries, const float* keys, int64_t positions,
-                          int64_t padded, float scale, float* out, int64_t stride) {
+                          int64_t padded, float scale, float* out, int64_t stride, Ahead ahead) {
+  const auto some = [&](auto score, int64_t m) {
+    score(q + m * padded, keys, positions, padded, scale, out + m * stride, stride,
+          m == 0 ? ahead : Ahead{});
+  };
   int64_t m = 0;
-  for (; m + tile_rows <= queries; m += tile_rows)
-    score_rows<tile_rows>(q + m * padded, keys, positions, padded, scale, out + m * stride, stride);
-  for (; m + 2 <= queries; m += 2)
-    score_rows<2>(q + m * padded, keys, positions, padded, scale, out + m * stride, stride);
-  if (m < queries)
-    score_rows<1>(q + m * padded, keys, positions, padded, scale, out + m * stride, stride);
+  for (; m + tile_rows <= queries; m += tile_rows) some(score_rows<tile_rows>, m);
+  for (; m + 2 <= queries; m += 2) some(score_rows<2>, m);
+  if (m < queries) some(score_rows<1>, m);
 }
 
 // What scores are measured from; infinitely small ones must not make inf - inf.
@@ -170,23 +181,27 @@ inline void value_tile(const float* p, int64_t p_stride, const float* values, in
 
 template <int64_t rows>
 inline void value_rows(const float* p, int64_t p_stride, const float* values, int64_t positions,
-                       int64_t padded, float* out) {
+                       int64_t padded, float* out, Ahead ahead) {
   int64_t d = 0;
-  for (; d + 4 * lanes <= padded; d += 4 * lanes)
+  for (; d + 4 * lanes <= padded; d += 4 * lanes) {
+    prefetch_share(ahead, d, d + 4 * lanes, padded);
     value_tile<rows, 4>(p, p_stride, values + d, positions, padded, out + d);
+  }
   for (; d < padded; d += lanes)
     value_tile<rows, 1>(p, p_stride, values + d, positions, padded, out + d);
 }
 
 inline void add_values_vector(const float* p, int64_t p_stride, int64_t queries,
-                              const float* values, int64_t positions, int64_t padded, float* out) {
+                              const float* values, int64_t positions, int64_t padded, float* out,
+                              Ahead ahead) {
+  const auto some = [&](auto add_rows, int64_t m) {
+    add_rows(p + m * p_stride, p_stride, values, positions, padded, out + m * padded,
+             m == 0 ? ahead : Ahead{});
+  };
   int64_t m = 0;
-  for (; m + tile_rows <= queries; m += tile_rows)
-    value_rows<tile_rows>(p + m * p_stride, p_stride, values, positions, padded, out + m * padded);
-  for (; m + 2 <= queries; m += 2)
-    value_rows<2>(p + m * p_stride, p_stride, values, positions, padded, out + m * padded);
-  if (m < queries)
-    value_rows<1>(p + m * p_stride, p_stride, values, positions, padded, out + m * padded);
+  for (; m + tile_rows <= queries; m += tile_rows) some(value_rows<tile_rows>, m);
+  for (; m + 2 <= queries; m += 2) some(value_rows<2>, m);
+  if (m < queries) some(value_rows<1>, m);
 }
 
 inline void merge_vector(const AttentionState* piece, const float* piece_out, AttentionState* whole,
