@@ -65,6 +65,10 @@ BytePairEncoder::BytePairEncoder(const std::vector<std::string>& tokens,
            to_byte_level(static_cast<uint8_t>(byte)));
     byte_ids_[byte] = *id;
   }
+  byte_pair_ranks_.resize(256 * 256);
+  for (size_t left = 0; left < 256; ++left)
+    for (size_t right = 0; right < 256; ++right)
+      byte_pair_ranks_[left << 8 | right] = rank_of(byte_ids_[left], byte_ids_[right]);
   is_whole_.assign(tokens.size(), ignore_merges);
   if (ignore_merges) return;
   Scratch scratch;
@@ -183,7 +187,7 @@ void BytePairEncoder::merge_short(std::string_view word, Scratch& scratch,
   uint32_t ranks[short_word];  // of the pair (i, i + 1)
   size_t size = word.size();
   for (size_t i = 0; i < size; ++i) ids[i] = byte_ids_[static_cast<uint8_t>(word[i])];
-  for (size_t i = 0; i + 1 < size; ++i) ranks[i] = rank_of(ids[i], ids[i + 1]);
+  for (size_t i = 0; i + 1 < size; ++i) ranks[i] = rank_of_bytes(word, i);
   scratch.lookups_ += size - 1;
   while (size > 1) {
     const size_t best = static_cast<size_t>(std::min_element(ranks, ranks + size - 1) - ranks);
@@ -227,8 +231,11 @@ void BytePairEncoder::merge_long(std::string_view word, Scratch& scratch,
     return ranks[place] != no_merge;
   };
   const auto entry = [&](uint32_t place) { return uint64_t{ranks[place]} << 32 | place; };
-  for (uint32_t i = 0; i < end; ++i)
-    if (rank_pair(i)) heap.push_back(entry(i));
+  for (uint32_t i = 0; i + 1 < end; ++i) {
+    ranks[i] = rank_of_bytes(word, i);
+    if (ranks[i] != no_merge) heap.push_back(entry(i));
+  }
+  scratch.lookups_ += size - 1;
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
   const auto rank_and_push = [&](uint32_t place) {
     if (!rank_pair(place)) return;

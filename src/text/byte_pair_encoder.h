@@ -75,6 +75,11 @@ class BytePairEncoder {
   void build_merges(const std::vector<Merge>& merges);
   // The rank of the merge of two tokens, no_merge where there is none.
   uint32_t rank_of(int32_t left, int32_t right) const;
+  // The same for the bytes at `place` and after it.
+  uint32_t rank_of_bytes(std::string_view word, size_t place) const {
+    return byte_pair_ranks_[size_t{static_cast<uint8_t>(word[place])} << 8 |
+                            static_cast<uint8_t>(word[place + 1])];
+  }
   void merge(std::string_view word, Scratch& scratch, std::vector<int32_t>& out) const;
   void merge_short(std::string_view word, Scratch& scratch, std::vector<int32_t>& out) const;
   void merge_long(std::string_view word, Scratch& scratch, std::vector<int32_t>& out) const;
@@ -83,8 +88,9 @@ class BytePairEncoder {
   std::vector<uint32_t> offsets_;
   std::vector<TokenSlot> token_slots_;  // open addressing, a power of two
   std::vector<MergeSlot> merge_slots_;
-  std::vector<int32_t> results_;   // by rank
-  std::vector<uint8_t> is_whole_;  // by id: encoding the token's bytes gives just the token
+  std::vector<uint32_t> byte_pair_ranks_;  // by left byte << 8 | right byte
+  std::vector<int32_t> results_;           // by rank
+  std::vector<uint8_t> is_whole_;          // by id: encoding the token's bytes gives just the token
   int32_t byte_ids_[256];
 };
 
