@@ -162,6 +162,23 @@ TEST(Engine, WrongDraftsCostNoTokens) {
   EXPECT_GT(answer.finish->counts.drafted_tokens, 0);
 }
 
+TEST(Engine, EveryStepVerifiesFreshDrafts) {
+  FakeBackend backend({.vocabulary = 10'000, .context = 1000, .acceptance = 0.5});
+  Engine engine(backend, nullptr, {.max_speculation = 1});
+  GenerationRequest request = request_of({1, 2, 3});
+  request.speculate = 1;
+  Collector answer;
+  engine.submit(request, answer);
+  engine.run();
+  EXPECT_EQ(ids(answer.tokens), reference(request, backend));
+  const GenerationCounts& counts = answer.finish->counts;
+  // Half of about 660 drafts are right: 0.5 within four standard deviations of 0.02.
+  EXPECT_NEAR(
+      static_cast<double>(counts.accepted_tokens) / static_cast<double>(counts.drafted_tokens), 0.5,
+      0.08);
+  EXPECT_NEAR(counts.tokens_per_step(), 1.5, 0.08);
+}
+
 TEST(Engine, StopsInsideAnAcceptedRun) {
   FakeBackend backend({.acceptance = 1});
   Engine engine(backend, nullptr, {.max_speculation = 4});
@@ -362,6 +379,7 @@ TEST(Engine, ListenersMayCancelAndSubmit) {
   EXPECT_EQ(self.tokens.size(), 3u);
   EXPECT_EQ(self.finish->reason, FinishReason::cancelled);
   EXPECT_EQ(neighbour.finish->reason, FinishReason::cancelled);
+  EXPECT_EQ(neighbour.tokens.size(), 1u);  // what the step drew for it was not delivered
   EXPECT_EQ(ids(later.tokens), reference(later_request, backend));
   expect_all_free(engine);
 }

@@ -66,9 +66,9 @@ struct Finish {
 
 // Calls come from within Engine::step() or Engine::cancel(), on the thread that called it.
 //
-// A call may submit other requests and cancel any, its own included. A call that throws ends its
-// own request with FinishReason::error and that message (on_finish still comes); what on_finish
-// throws is dropped. Neither touches another request.
+// A call may submit other requests and cancel any, its own included. A call that throws
+// (a std::exception) ends its own request with FinishReason::error and that message (on_finish
+// still comes); what on_finish throws is dropped. Neither touches another request.
 class Listener {
  public:
   virtual ~Listener() = default;
