@@ -7,14 +7,30 @@
 
 namespace qnext {
 
+namespace {
+
+// Of a scale whose inverse is not finite the block is zero (or, like the scale, infinite) anyway.
+float inverse_of(float d) {
+  const float inverse = 1.0f / d;
+  return std::isfinite(inverse) ? inverse : 0.0f;
+}
+
+// A value in steps of d. What is not a number counts as zero: no encoding has one.
+float scaled(float value, float inverse) {
+  const float steps = value * inverse;
+  return std::isnan(steps) ? 0.0f : steps;
+}
+
+}  // namespace
+
 void encode(const float* values, BlockQ8_0& block) {
   float largest = 0;
   for (int i = 0; i < block_values; ++i) largest = std::max(largest, std::abs(values[i]));
   const float d = largest / 127.0f;
-  const float inverse = d != 0 ? 1.0f / d : 0.0f;
+  const float inverse = inverse_of(d);
   block.d = float_to_f16(d);
   for (int i = 0; i < block_values; ++i)
-    block.qs[i] = static_cast<int8_t>(std::round(values[i] * inverse));
+    block.qs[i] = static_cast<int8_t>(std::round(scaled(values[i], inverse)));
 }
 
 void encode(const float* values, BlockQ4_0& block) {
@@ -22,14 +38,14 @@ void encode(const float* values, BlockQ4_0& block) {
   for (int i = 0; i < block_values; ++i)
     if (std::abs(values[i]) > std::abs(extreme)) extreme = values[i];
   const float d = extreme / -8.0f;
-  const float inverse = d != 0 ? 1.0f / d : 0.0f;
+  const float inverse = inverse_of(d);
   block.d = float_to_f16(d);
   const auto quantize = [&](float value) {
-    return std::min(15, static_cast<int>(value * inverse + 8.5f));
+    return std::min(15, static_cast<int>(scaled(value, inverse) + 8.5f));
   };
   for (int i = 0; i < block_values / 2; ++i)
-    block.qs[i] = static_cast<uint8_t>(quantize(values[i]) |
-                                       quantize(values[i + block_values / 2]) << 4);
+    block.qs[i] =
+        static_cast<uint8_t>(quantize(values[i]) | quantize(values[i + block_values / 2]) << 4);
 }
 
 void decode(const BlockQ8_0& block, float* values) {

@@ -25,14 +25,29 @@ using TileKernel = void (*)(const MatmulTile& tile);
 using QuantizeKernel = void (*)(const float* x, int64_t blocks, int8_t* quants, float* scales,
                                 int32_t* sums);
 
-#define QNEXT_MATMUL_KERNELS                     \
-  void multiply_f32(const MatmulTile& tile);     \
-  void multiply_f16(const MatmulTile& tile);     \
-  void multiply_bf16(const MatmulTile& tile);    \
-  void multiply_f8_e4m3(const MatmulTile& tile); \
-  void multiply_q8_0(const MatmulTile& tile);    \
-  void multiply_q4_0(const MatmulTile& tile);    \
-  void quantize(const float* x, int64_t blocks, int8_t* quants, float* scales, int32_t* sums);
+// 16 rows of weights, or the last few, to one panel of q4_0 or q8_0 (layout.h).
+struct PackTask {
+  const void* source;   // [rows, columns], row-major
+  const float* scales;  // f8_e4m3: of each run of 128 columns; 16 rows never straddle two
+  int64_t rows;         // 1 .. 16; the rest of the panel is zeros
+  int64_t columns;
+  int bits;  // 4 or 8
+  void* panel;
+};
+using PackKernel = void (*)(const PackTask& task);
+
+#define QNEXT_MATMUL_KERNELS                                                                   \
+  void multiply_f32(const MatmulTile& tile);                                                   \
+  void multiply_f16(const MatmulTile& tile);                                                   \
+  void multiply_bf16(const MatmulTile& tile);                                                  \
+  void multiply_f8_e4m3(const MatmulTile& tile);                                               \
+  void multiply_q8_0(const MatmulTile& tile);                                                  \
+  void multiply_q4_0(const MatmulTile& tile);                                                  \
+  void quantize(const float* x, int64_t blocks, int8_t* quants, float* scales, int32_t* sums); \
+  void pack_f32(const PackTask& task);                                                         \
+  void pack_f16(const PackTask& task);                                                         \
+  void pack_bf16(const PackTask& task);                                                        \
+  void pack_f8_e4m3(const PackTask& task);
 
 namespace scalar {
 QNEXT_MATMUL_KERNELS

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
+#include "base/cpu_features.h"
 #include "base/error.h"
+#include "ops/matmul/kernels.h"
 #include "ops/matmul/layout.h"
 #include "ops/matmul/matmul.h"
-#include "tensor/blocks.h"
 
 namespace qnext::ops {
 
@@ -29,16 +29,20 @@ void widen_row(const WeightMatrix& source, int64_t row, int64_t begin, int64_t c
     out[k] *= source.block_scales[row / scale_block * runs + (begin + k) / scale_block];
 }
 
-// One published block into lane `lane` of its panel.
-template <typename Block>
-void place(const Block& block, int bits, int64_t b, int64_t lane, std::byte* panel) {
-  std::memcpy(panel + layout::scales_at(bits, b) + 2 * lane, &block.d, 2);
-  std::byte* quants = panel + layout::quants_at(bits, b);
-  for (size_t i = 0; i < sizeof block.qs; ++i) {
-    const int offset = bits == 8 ? 128 : 0;
-    quants[i / 4 * 4 * layout::panel_rows + static_cast<size_t>(lane) * 4 + i % 4] =
-        static_cast<std::byte>(block.qs[i] + offset);
+PackKernel pack_kernel(DType source) {
+  switch (source) {
+    case DType::f32:
+      return IsaTable<PackKernel>{scalar::pack_f32, avx2::pack_f32}.choose();
+    case DType::f16:
+      return IsaTable<PackKernel>{scalar::pack_f16, avx2::pack_f16}.choose();
+    case DType::bf16:
+      return IsaTable<PackKernel>{scalar::pack_bf16, avx2::pack_bf16}.choose();
+    case DType::f8_e4m3:
+      return IsaTable<PackKernel>{scalar::pack_f8_e4m3, avx2::pack_f8_e4m3}.choose();
+    default:
+      QNEXT_CHECK(false, "cannot pack {} weights", dtype_name(source));
   }
+  return nullptr;
 }
 
 }  // namespace
@@ -55,24 +59,18 @@ size_t packed_bytes(DType format, int64_t rows, int64_t columns) {
 void pack_weights(const WeightMatrix& source, DType format, void* packed) {
   QNEXT_CHECK(can_pack(format, source.columns), "{} columns as {}", source.columns,
               dtype_name(format));
-  const int bits = bits_of(format);
-  std::memset(packed, 0, packed_bytes(format, source.rows, source.columns));
-  for (int64_t row = 0; row < source.rows; ++row) {
-    std::byte* panel = static_cast<std::byte*>(packed) +
-                       row / layout::panel_rows * layout::panel_bytes(bits, source.columns);
-    for (int64_t b = 0; b < source.columns / layout::block; ++b) {
-      float values[layout::block];
-      widen_row(source, row, b * layout::block, layout::block, values);
-      if (format == DType::q8_0) {
-        BlockQ8_0 block;
-        encode(values, block);
-        place(block, bits, b, row % layout::panel_rows, panel);
-      } else {
-        BlockQ4_0 block;
-        encode(values, block);
-        place(block, bits, b, row % layout::panel_rows, panel);
-      }
-    }
+  const PackKernel pack = pack_kernel(source.dtype);
+  const int64_t runs = (source.columns + scale_block - 1) / scale_block;
+  PackTask task{nullptr, nullptr, 0, source.columns, bits_of(format), packed};
+  for (int64_t row = 0; row < source.rows; row += layout::panel_rows) {
+    task.source = static_cast<const std::byte*>(source.data) +
+                  dtype_bytes(source.dtype, static_cast<size_t>(row * source.columns));
+    if (source.dtype == DType::f8_e4m3)
+      task.scales = source.block_scales + row / scale_block * runs;
+    task.rows = std::min(layout::panel_rows, source.rows - row);
+    pack(task);
+    task.panel =
+        static_cast<std::byte*>(task.panel) + layout::panel_bytes(task.bits, source.columns);
   }
 }
 

@@ -55,9 +55,11 @@ TEST_P(PackWeightsTest, EncodesTheUnusual) {
       values.push_back(scale * static_cast<float>((i * 37) % 32 - 16) / 2);
   for (float steps : {127.0f, 254.0f, 7.0f})
     for (int i = 0; i < 32; ++i) values.push_back(i == 0 ? steps : static_cast<float>(i - 16) / 2);
+  for (float value : {std::nanf(""), std::numeric_limits<float>::infinity()})
+    for (int i = 0; i < 32; ++i) values.push_back(i % 5 == 3 ? value : static_cast<float>(i));
   TestMatrix matrix;
   matrix.bytes = stored(values, source);
-  matrix.block_scales = {1, 1, 1, 1};
+  matrix.block_scales = {1, 1, 1, 1, 1};
   matrix.view = {source, 1, static_cast<int64_t>(values.size()), matrix.bytes.data() + 1,
                  matrix.block_scales.data()};
   expect_published_encoding(matrix, format);
