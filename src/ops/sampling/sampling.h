@@ -36,7 +36,7 @@ struct SamplingParameters {
   float presence_penalty = 0;
   float frequency_penalty = 0;
   float repetition_penalty = 1;
-  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<std::pair<int32_t, float>> logit_bias = {};
   uint64_t seed = 0;
   // -1: none. Otherwise the chosen token's logprob and those of this many most probable tokens,
   // from the softmax of the unmodified logits.

@@ -1,0 +1,7 @@
+#include "ops/sampling/sampling_vector.h"
+
+namespace qnext::ops {
+
+const SamplingKernels sampling_avx512{block_maxima_vector, block_sums_vector};
+
+}  // namespace qnext::ops

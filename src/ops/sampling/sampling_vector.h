@@ -1,0 +1,111 @@
+// The passes on the compiler's own vectors, lowered to whatever instruction set the including file
+// is compiled for. No operation is fused and every sum has a lane of its own, so all variants agree
+// to the last bit: a seed gives the same text on every machine.
+#pragma once
+
+#include <stddef.h>
+
+#include "ops/sampling/sampling_kernels.h"
+
+namespace qnext::ops {
+namespace {
+
+using Doubles = double __attribute__((vector_size(64)));
+using Floats = float __attribute__((vector_size(64)));
+using HalfFloats = float __attribute__((vector_size(32)));
+using Words = uint64_t __attribute__((vector_size(64)));
+
+// x = exp(x) for x <= 0 to 2 ulp, one double or eight (by reference: vectors wider than the
+// machine's have no settled way to be passed). x = n ln 2 + r with |r| <= 0.3466, exp(r) its Taylor
+// sum to r^13 (the next term is below 0.3466^14 / 14! = 4e-18), times 2^n by the exponent field.
+// Zero below -708: such a token's share of any sum is lost in its rounding.
+template <typename Real, typename Bits>
+inline void exponentiate(Real& x) {
+  constexpr double magic = 0x1.8p52;  // adding it rounds to a whole number, held in the low bits
+  const Real zero = {};
+  const Real clamped = x < -708.0 ? zero - 708.0 : x;
+  const Real shifted = clamped * 1.4426950408889634 + magic;
+  const Real n = shifted - magic;
+  // ln 2 in two parts, the first with 21 zero bits at its end: n times it is exact.
+  const Real r = (clamped - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
+  Real sum = r * (1.0 / 6227020800) + 1.0 / 479001600;
+  sum = sum * r + 1.0 / 39916800;
+  sum = sum * r + 1.0 / 3628800;
+  sum = sum * r + 1.0 / 362880;
+  sum = sum * r + 1.0 / 40320;
+  sum = sum * r + 1.0 / 5040;
+  sum = sum * r + 1.0 / 720;
+  sum = sum * r + 1.0 / 120;
+  sum = sum * r + 1.0 / 24;
+  sum = sum * r + 1.0 / 6;
+  sum = sum * r + 0.5;
+  sum = sum * r + 1.0;
+  sum = sum * r + 1.0;
+  Bits bits;
+  Bits power;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  __builtin_memcpy(&power, &shifted, sizeof power);
+  bits += power << 52;
+  __builtin_memcpy(&sum, &bits, sizeof sum);
+  x = x < -708.0 ? zero : sum;
+}
+
+inline float largest_lane(const Floats& values) {
+  Floats x = values;
+  using Order = int32_t __attribute__((vector_size(64)));
+  const auto fold = [&](const Order& upper) {
+    const Floats other = __builtin_shuffle(x, upper);
+    x = other > x ? other : x;
+  };
+  fold(Order{8, 9, 10, 11, 12, 13, 14, 15});
+  fold(Order{4, 5, 6, 7});
+  fold(Order{2, 3});
+  fold(Order{1});
+  return x[0];
+}
+
+inline bool block_maxima_vector(const float* logits, int64_t count, float* maxima) {
+  const Floats lowest = Floats{} - __builtin_inff();
+  auto nan = lowest != lowest;
+  for (int64_t begin = 0; begin < count; begin += logit_block) {
+    Floats most = lowest;
+    const int64_t end = count - begin < logit_block ? count : begin + logit_block;
+    for (int64_t i = begin; i < end; i += 16) {
+      Floats x = lowest;
+      if (end - i >= 16)
+        __builtin_memcpy(&x, logits + i, sizeof x);
+      else
+        __builtin_memcpy(&x, logits + i, static_cast<size_t>(end - i) * sizeof(float));
+      nan |= x != x;
+      most = x > most ? x : most;
+    }
+    maxima[begin / logit_block] = largest_lane(most);
+  }
+  bool any = false;
+  for (int lane = 0; lane < 16; ++lane) any |= nan[lane] != 0;
+  return any;
+}
+
+inline void block_sums_vector(const float* logits, int64_t count, double maximum,
+                              double inverse_temperature, double* sums) {
+  for (int64_t begin = 0; begin < count; begin += logit_block) {
+    Doubles total = {};
+    const int64_t end = count - begin < logit_block ? count : begin + logit_block;
+    for (int64_t i = begin; i < end; i += 8) {
+      HalfFloats x = HalfFloats{} - __builtin_inff();
+      if (end - i >= 8)
+        __builtin_memcpy(&x, logits + i, sizeof x);
+      else
+        __builtin_memcpy(&x, logits + i, static_cast<size_t>(end - i) * sizeof(float));
+      const Doubles wide = __builtin_convertvector(x, Doubles);
+      Doubles share = (wide - maximum) * inverse_temperature;
+      exponentiate<Doubles, Words>(share);
+      total += share;
+    }
+    sums[begin / logit_block] = ((total[0] + total[4]) + (total[2] + total[6])) +
+                                ((total[1] + total[5]) + (total[3] + total[7]));
+  }
+}
+
+}  // namespace
+}  // namespace qnext::ops
