@@ -19,8 +19,8 @@ struct YarnParameters {
   double original_max_position_embeddings = 0;
   double beta_fast = 32;
   double beta_slow = 1;
-  std::optional<double> attention_factor;  // default 0.1 ln(factor) + 1
-  bool truncate = true;                    // round the correction range to whole dimensions
+  std::optional<double> attention_factor = {};  // default 0.1 ln(factor) + 1
+  bool truncate = true;                         // round the correction range to whole dimensions
 };
 
 struct RopeTable {

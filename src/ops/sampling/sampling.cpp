@@ -48,9 +48,9 @@ class Draw {
  private:
   // Relative to the most probable token's.
   double weight(float logit) const {
-    double share = (static_cast<double>(logit) - maximum_) * inverse_temperature_;
-    exponentiate<double, uint64_t>(share);
-    return share;
+    double share[] = {(static_cast<double>(logit) - maximum_) * inverse_temperature_};
+    exponentiate<uint64_t>(share);
+    return share[0];
   }
 
   double total_weight() const {
