@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs the Debian 12 / Ubuntu 24.04 packages that qnext needs and that are missing. Does nothing,
+# and needs neither network nor root, where all are there.
+#
+#   scripts/install-dependencies.sh build    what the demo needs: compiler and libraries
+#   scripts/install-dependencies.sh test     also what the tests and checks need
+set -euo pipefail
+
+build_packages=(
+  g++ cmake ninja-build ccache mold
+  libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev
+)
+test_packages=(
+  libgtest-dev libgmock-dev libbenchmark-dev xz-utils
+  clang libclang-rt-dev clang-tidy clang-format-14
+)
+
+case "${1:-}" in
+  build) packages=("${build_packages[@]}") ;;
+  test) packages=("${build_packages[@]}" "${test_packages[@]}") ;;
+  *)
+    echo "usage: $0 build|test" >&2
+    exit 2
+    ;;
+esac
+
+installed() {
+  [[ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
+}
+
+missing=()
+for package in "${packages[@]}"; do
+  installed "$package" || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
+  exit 0
+fi
+
+if ! command -v apt-get >/dev/null; then
+  echo "$0: this system has no apt-get; install by hand what corresponds to: ${missing[*]}" >&2
+  exit 1
+fi
+as_root=()
+if [[ $(id -u) -ne 0 ]]; then
+  as_root=(sudo)
+fi
+echo "installing: ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -qq --no-install-recommends "${missing[@]}"

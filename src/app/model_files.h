@@ -1,0 +1,44 @@
+// A model on disk and the backend that runs it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/options.h"
+#include "backend/step.h"
+#include "checkpoint/safetensors.h"
+#include "model/config.h"
+#include "model/generation_config.h"
+#include "model/weight_schema.h"
+#include "text/tokenizer.h"
+
+namespace qnext::app {
+
+// What a checkpoint folder holds, opened and checked: names, shapes and sizes, no weights read.
+struct ModelFiles {
+  // Throws Error on anything missing or wrong.
+  explicit ModelFiles(const std::string& model_option);
+
+  std::string folder;
+  Config config;
+  GenerationConfig generation;
+  Checkpoint checkpoint;
+  WeightReport weights;
+
+  // Tokens that end an answer: those of config.json and of generation_config.json.
+  std::vector<int32_t> stop_tokens() const;
+};
+
+// The tokenizer of a folder. Throws Error where there is none, or where it has more tokens than the
+// model's vocabulary.
+Tokenizer load_tokenizer(const std::string& folder, const Config& config);
+
+// The weights made ready on this machine, with a progress bar. `files` must outlive the backend.
+// The MTP head is left out unless wanted. Throws Error where --speculate wants one and there is
+// none.
+std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
+                                               const MachineOptions& options, bool want_mtp);
+
+}  // namespace qnext::app

@@ -1,0 +1,176 @@
+#include "app/options.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <limits>
+#include <random>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qnext::app {
+namespace {
+
+std::pair<int32_t, float> parse_logit_bias(const std::string& text) {
+  const size_t equals = text.find('=');
+  std::pair<int32_t, float> bias;
+  if (equals != std::string::npos) {
+    const char* middle = text.data() + equals;
+    const char* end = text.data() + text.size();
+    const auto id = std::from_chars(text.data(), middle, bias.first);
+    const auto value = std::from_chars(middle + 1, end, bias.second);
+    if (id.ec == std::errc{} && id.ptr == middle && value.ec == std::errc{} && value.ptr == end)
+      return bias;
+  }
+  fail("--logit-bias {}: give a token id and a number, as in --logit-bias 42=-5", text);
+}
+
+// Without the description that CLI11 would put before every help text.
+CLI::Validator one_of(const std::vector<std::string>& names) {
+  return CLI::IsMember(names).description("");
+}
+CLI::Validator between(int64_t low, int64_t high) {
+  return CLI::Range(low, high).description("");
+}
+
+// A 32-bit seed is enough to vary and short enough to type again.
+uint64_t random_seed() {
+  return std::random_device{}();
+}
+
+}  // namespace
+
+std::optional<DType> MachineOptions::quantization() const {
+  if (quantize.empty()) return std::nullopt;
+  return quantize == "q8_0" ? DType::q8_0 : DType::q4_0;
+}
+
+DType MachineOptions::kv_dtype() const {
+  return kv_type == "bf16" ? DType::bf16 : DType::f32;
+}
+
+ops::SamplingParameters SamplingOptions::resolve(const GenerationConfig& defaults) const {
+  ops::SamplingParameters parameters;
+  const auto choose = [](const auto& given, const auto& from_model, auto& out) {
+    using Out = std::remove_reference_t<decltype(out)>;
+    if (given) {
+      out = *given;
+    } else if (from_model) {
+      out = static_cast<Out>(*from_model);
+    }
+  };
+  const bool samples = defaults.do_sample.value_or(defaults.temperature.has_value());
+  parameters.temperature = samples ? 1.0f : 0.0f;
+  choose(temperature, samples ? defaults.temperature : std::nullopt, parameters.temperature);
+  choose(top_p, defaults.top_p, parameters.top_p);
+  choose(top_k, defaults.top_k, parameters.top_k);
+  choose(min_p, defaults.min_p, parameters.min_p);
+  choose(presence_penalty, defaults.presence_penalty, parameters.presence_penalty);
+  choose(frequency_penalty, defaults.frequency_penalty, parameters.frequency_penalty);
+  choose(repetition_penalty, defaults.repetition_penalty, parameters.repetition_penalty);
+  for (const std::string& text : logit_bias)
+    parameters.logit_bias.push_back(parse_logit_bias(text));
+  parameters.seed = seed ? *seed : random_seed();
+  return parameters;
+}
+
+engine::EngineOptions AnswerOptions::engine_options(std::vector<int32_t> stop) const {
+  engine::EngineOptions options;
+  options.max_context = context;
+  options.prefill_chunk = prefill_chunk;
+  options.max_speculation = speculate;
+  options.stop_tokens = std::move(stop);
+  return options;
+}
+
+engine::GenerationRequest AnswerOptions::request(std::vector<int32_t> prompt,
+                                                 const ops::SamplingParameters& sampling) const {
+  engine::GenerationRequest request;
+  request.prompt = std::move(prompt);
+  request.sampling = sampling;
+  request.max_tokens = max_tokens;
+  request.stop_tokens = stop_tokens;
+  request.ignore_eos = ignore_eos;
+  request.stop_strings = stop_strings;
+  request.speculate = speculate;
+  return request;
+}
+
+void add_model_option(CLI::App& command, std::string& model) {
+  command.add_option("-m,--model", model, "Hugging Face checkpoint folder [bundled model]")
+      ->type_name("FOLDER");
+}
+
+void add_storage_options(CLI::App& command, MachineOptions& options) {
+  const auto add = [&](const char* name, std::string& value, const char* help) {
+    return command.add_option(name, value, help)->group("Machine")->type_name("TYPE");
+  };
+  add("--quantize", options.quantize, "hold weights as q8_0 or q4_0 [as stored]")
+      ->check(one_of({"q8_0", "q4_0"}));
+  add("--kv-type", options.kv_type, "cached keys and values as f32 or bf16 [f32]")
+      ->check(one_of({"f32", "bf16"}));
+}
+
+void add_machine_options(CLI::App& command, MachineOptions& options) {
+  add_storage_options(command, options);
+  command.add_option("--threads", options.threads, "threads [one for each core]")
+      ->group("Machine")
+      ->type_name("N")
+      ->check(between(1, 1024));
+  command.add_option("--isa", options.isa, "at most scalar, avx2 or avx512 [the best there is]")
+      ->group("Machine")
+      ->type_name("NAME")
+      ->check(one_of({"scalar", "avx2", "avx512"}));
+}
+
+void add_sampling_options(CLI::App& command, SamplingOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)
+        ->group("Sampling (defaults: the model's generation_config.json, else greedy)")
+        ->type_name("X");
+  };
+  add("--temperature", options.temperature, "0: always the most probable token (greedy)");
+  add("--top-p", options.top_p, "fewest tokens whose probability reaches X");
+  add("--top-k", options.top_k, "the N most probable tokens; 0: all")->type_name("N");
+  add("--min-p", options.min_p, "tokens at least X times as probable as the best");
+  add("--presence-penalty", options.presence_penalty, "off tokens that the answer has");
+  add("--frequency-penalty", options.frequency_penalty, "off tokens, times their count");
+  add("--repetition-penalty", options.repetition_penalty, "divides tokens seen so far; 1: off");
+  add("--logit-bias", options.logit_bias, "add X to token ID's logit (repeatable)")
+      ->type_name("ID=X")
+      ->allow_extra_args(false);
+  add("--seed", options.seed, "same seed, same text [random]")
+      ->type_name("N")
+      ->check(between(0, std::numeric_limits<int64_t>::max()));
+}
+
+void add_context_options(CLI::App& command, AnswerOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->group("Answer")->type_name("N");
+  };
+  add("--speculate", options.speculate, "drafts of the MTP head a step; the same text [0]")
+      ->check(between(0, 64));
+  add("--context", options.context, "tokens of prompt and answer [the model's limit]")
+      ->check(between(1, int64_t{1} << 40));
+  add("--prefill-chunk", options.prefill_chunk, "prompt tokens in one step [512]")
+      ->check(between(1, 1 << 20));
+}
+
+void add_answer_options(CLI::App& command, AnswerOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->group("Answer")->type_name("N");
+  };
+  add("-n,--max-tokens", options.max_tokens, "longest answer [until the context is full]")
+      ->check(between(1, int64_t{1} << 40));
+  add("--stop", options.stop_strings, "end before this text (repeatable)")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  add("--stop-token", options.stop_tokens, "end at this token (repeatable)")
+      ->type_name("ID")
+      ->allow_extra_args(false);
+  command.add_flag("--ignore-eos", options.ignore_eos, "go on after the model's end token")
+      ->group("Answer");
+  add_context_options(command, options);
+}
+
+}  // namespace qnext::app

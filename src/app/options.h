@@ -1,0 +1,75 @@
+// Options that several commands share, and what they mean. An option is one line in options.cpp:
+// name, default, help.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "model/generation_config.h"
+#include "ops/sampling/sampling.h"
+#include "tensor/dtype.h"
+
+namespace CLI {
+class App;
+}
+
+namespace qnext::app {
+
+// How the model runs on this machine.
+struct MachineOptions {
+  int threads = 0;       // 0: one for each core
+  std::string quantize;  // empty: as stored
+  std::string kv_type = "f32";
+  std::string isa;  // empty: the best there is
+
+  std::optional<DType> quantization() const;
+  DType kv_dtype() const;
+};
+
+// How tokens are chosen. What is absent comes from the model's generation_config.json.
+struct SamplingOptions {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int32_t> top_k;
+  std::optional<float> min_p;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::optional<float> repetition_penalty;
+  std::vector<std::string> logit_bias;  // "ID=X"
+  std::optional<uint64_t> seed;         // absent: a random one
+
+  // The parameters with every default filled in. A model that says nothing is run greedily, as
+  // transformers does. Throws Error on a malformed --logit-bias.
+  ops::SamplingParameters resolve(const GenerationConfig& defaults) const;
+};
+
+// Where an answer ends, and how fast it comes.
+struct AnswerOptions {
+  std::optional<int64_t> max_tokens;
+  std::vector<std::string> stop_strings;
+  std::vector<int32_t> stop_tokens;
+  bool ignore_eos = false;
+  int32_t speculate = 0;
+  int64_t context = 0;  // 0: what the model was made for
+  int32_t prefill_chunk = 512;
+
+  // For one sequence at a time.
+  engine::EngineOptions engine_options(std::vector<int32_t> stop_tokens) const;
+  engine::GenerationRequest request(std::vector<int32_t> prompt,
+                                    const ops::SamplingParameters& sampling) const;
+};
+
+void add_model_option(CLI::App& command, std::string& model);
+// --quantize and --kv-type; add_machine_options adds these too.
+void add_storage_options(CLI::App& command, MachineOptions& options);
+void add_machine_options(CLI::App& command, MachineOptions& options);
+void add_sampling_options(CLI::App& command, SamplingOptions& options);
+// --context, --prefill-chunk and --speculate; add_answer_options adds these too.
+void add_context_options(CLI::App& command, AnswerOptions& options);
+void add_answer_options(CLI::App& command, AnswerOptions& options);
+
+}  // namespace qnext::app
