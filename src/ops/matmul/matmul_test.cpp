@@ -262,6 +262,31 @@ TEST(QuantizeActivationsTest, RoundsToTheNearest) {
   }
 }
 
+// Every code at every place of a row, NaN too.
+TEST(F8MatmulTest, WidensEveryCodeExactly) {
+  ThreadPool pool(1);
+  constexpr int64_t columns = 150;
+  std::vector<uint8_t> codes(256 * columns);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i / columns);
+  const std::vector<float> scales = {0.5f, 2.0f, 0.25f, 4.0f};
+  const WeightMatrix w{DType::f8_e4m3, 256, columns, codes.data(), scales.data()};
+  for (Isa isa : available_isas())
+    for (int64_t k : {0, 1, 15, 16, 31, 32, 127, 128, 149}) {
+      const IsaLimit limit(isa);
+      std::vector<float> x(columns);
+      x[static_cast<size_t>(k)] = 1;
+      const std::vector<float> y = product(pool, {x.data(), 1, columns, columns, nullptr}, w);
+      for (size_t n = 0; n < 256; ++n) {
+        const float expected =
+            f8_e4m3_to_float(static_cast<uint8_t>(n)) * scales[n / 128 * 2 + (k >= 128)];
+        if (std::isnan(expected))
+          ASSERT_TRUE(std::isnan(y[n])) << isa_name(isa) << " code " << n;
+        else
+          ASSERT_EQ(y[n], expected) << isa_name(isa) << " code " << n << " column " << k;
+      }
+    }
+}
+
 TEST(MatmulOracleTest, IsThePlainSum) {
   const std::vector<float> w = {1, 2, 3, 4, 5, 6};
   const std::vector<float> x = {1, 10, 100, -1, 0, 2};
