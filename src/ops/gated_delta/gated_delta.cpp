@@ -45,14 +45,15 @@ float* thread_slab(int64_t key_dim) {
 void gated_delta(ThreadPool& pool, const GatedDeltaShape& shape, const GatedDeltaInputs& inputs,
                  std::span<const DeltaSequence> sequences, float* out, int64_t out_stride) {
   const DeltaKernels& kernel = *kernels.choose();
-  for (const DeltaSequence& sequence : sequences) {
-    const int64_t items = sequence.rows * shape.key_heads;
-    pool.parallel_for(items, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item)
-        prepare(kernel, shape, inputs, sequence.first_row + item / shape.key_heads,
-                item % shape.key_heads);
-    });
-  }
+  std::vector<int64_t> rows;
+  for (const DeltaSequence& sequence : sequences)
+    for (int64_t t = 0; t < sequence.rows; ++t) rows.push_back(sequence.first_row + t);
+  pool.parallel_for(
+      static_cast<int64_t>(rows.size()) * shape.key_heads, 8, [&](int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item)
+          prepare(kernel, shape, inputs, rows[static_cast<size_t>(item / shape.key_heads)],
+                  item % shape.key_heads);
+      });
   const int64_t blocks = (shape.value_dim + delta_block - 1) / delta_block;
   const int64_t per_sequence = shape.value_heads * blocks;
   const int64_t group = shape.value_heads / shape.key_heads;
