@@ -54,9 +54,12 @@ function(qnext_isa_flags isa)
   if(isa STREQUAL "avx2")
     set(flags "-mavx2;-mfma;-mf16c;-mbmi2")
   elseif(isa STREQUAL "avx512")
-    # GCC 12 finds fault with its own _mm512_undefined_*().
     set(flags
-        "-Wno-maybe-uninitialized;-Wno-uninitialized;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mprefer-vector-width=512")
+        "-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mprefer-vector-width=512")
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      # GCC 12 finds fault with its own _mm512_undefined_*().
+      list(APPEND flags -Wno-maybe-uninitialized -Wno-uninitialized)
+    endif()
   else()
     message(FATAL_ERROR "unknown instruction set ${isa}")
   endif()

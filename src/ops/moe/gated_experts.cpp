@@ -1,5 +1,5 @@
 // Rows are grouped by expert, so that an expert's weights are read once. Two regions:
-//   1. tiles of (expert, rows, 32 of its width): gate, up, silu(gate) * up, and at once the int8
+//   1. tiles of (expert, rows, part of its width): gate, up, silu(gate) * up, and at once the int8
 //      form that `down` reads, while the values are in cache;
 //   2. tiles of hidden columns: every expert's product into a scratch row for each (row, slot) of
 //      the tile's width, then each row's slots added in order. All tiles are equal work, however
@@ -24,7 +24,9 @@ constexpr int64_t largest_turn = 1024;
 // Columns of scratch for region 2, all workers together.
 constexpr int64_t scratch_columns = 1024;
 constexpr int64_t rows_at_once = 64;
-constexpr int64_t width_tile = layout::block;
+// Each jump to another expert costs the better part of a microsecond before its weights stream, so
+// a visit should read 100 KiB and more; a decode step still makes dozens of tiles.
+constexpr int64_t width_tile = 4 * layout::block;
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -102,6 +104,7 @@ void run_gate_up(const Turn& turn, const Kernels& kernels, const GatedExpert& ex
     tile_kernel(weight.dtype)({weight.data, weight.block_scales, weight.columns, begin,
                                begin + count, rows, x, y, false});
   };
+  prefetch_outputs(expert.up, begin);
   multiply(expert.gate, gate);
   multiply(expert.up, up);
   for (int64_t i = 0; i < rows; ++i) {
@@ -137,8 +140,10 @@ void run_down_tile(const Turn& turn, const Kernels& kernels, int64_t begin, int6
   const int64_t columns = end - begin;
   const void* x[rows_at_once];
   float* y[rows_at_once];
-  for (const Group& group : turn.groups) {
+  for (size_t g = 0; g < turn.groups.size(); ++g) {
+    const Group& group = turn.groups[g];
     const WeightMatrix& weight = group.expert->down;
+    if (g + 1 < turn.groups.size()) prefetch_outputs(turn.groups[g + 1].expert->down, begin);
     MatmulTile tile{weight.data, weight.block_scales, weight.columns, begin, end, 0, x, y, false};
     for (int64_t row = 0; row < group.count; row += rows_at_once) {
       tile.rows = std::min(rows_at_once, group.count - row);
@@ -157,7 +162,7 @@ void run_down_tile(const Turn& turn, const Kernels& kernels, int64_t begin, int6
 
 // Wide enough for long reads, narrow enough for every worker to get a few and a scratch of its own.
 int64_t down_tile(int64_t hidden, int threads) {
-  int64_t tile = 128;
+  int64_t tile = 256;
   while (tile > layout::panel_rows &&
          (tile * threads > scratch_columns || hidden < 4 * tile * threads))
     tile /= 2;
