@@ -5,7 +5,9 @@
 
 namespace qnext::ops {
 
-constexpr int64_t conv_tile = 64;  // channels: one row of a tile is four cache lines
+// Channels of a tile: 1 KiB of each row, so that rows stream, and few enough for all threads to
+// have some of one token.
+constexpr int64_t conv_tile = 256;
 
 // `channels` <= conv_tile channels of one sequence. weight [channels, width].
 struct ConvTile {
