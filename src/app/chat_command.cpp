@@ -92,8 +92,8 @@ class Chat {
   void greet() const {
     if (!template_) {
       notice(
-          fmt::format("This model has no chat template: it continues your lines and its own, "
-                      "{} tokens at a time.",
+          fmt::format("No chat template in this model: it goes on from your lines, {} tokens at a "
+                      "time.",
                       *options_.answer.max_tokens));
     }
     notice("/help tells what you can do here.");

@@ -44,6 +44,12 @@ int report(std::string_view message, int status) {
   return status;
 }
 
+// CLI11 puts two empty lines between groups.
+void print_help(std::string text) {
+  for (size_t at = 0; (at = text.find("\n\n\n", at)) != std::string::npos;) text.erase(at, 1);
+  write_output(text);
+}
+
 std::vector<std::string> command_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
@@ -87,10 +93,9 @@ std::string unexpected_argument(const CLI::App& app, const CLI::App& command,
 int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   const auto parsed = app.get_subcommands();
   const CLI::App& command = parsed.empty() ? app : *parsed.back();
-  if (error.get_name() == "ExtrasError") {
-    const auto extras = app.remaining(true);
-    if (!extras.empty())
-      return report(unexpected_argument(app, command, extras.front()), exit_status::usage);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error)) {
+    return report(unexpected_argument(app, command, app.remaining(true).front()),
+                  exit_status::usage);
   }
   const std::string name = parsed.empty() ? "qnext" : "qnext " + command.get_name();
   return report(fmt::format("{}; see {} --help", one_line(error.what()), name), exit_status::usage);
@@ -100,7 +105,7 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error) {
 
 CLI::App& add_command(CLI::App& app, const std::string& name, const std::string& text,
                       const std::string& example_lines) {
-  CLI::App* command = app.add_subcommand(name, text);
+  CLI::App* command = app.add_subcommand(name, text)->group("Commands");
   command->footer("Examples:\n" + example_lines);
   return *command;
 }
@@ -117,9 +122,8 @@ int run_command_line(int argument_count, const char* const* arguments) {
 
   CLI::App app(description, "qnext");
   app.footer(examples);
-  app.get_formatter()->column_width(26);
+  app.get_formatter()->column_width(31);
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");
-  app.get_formatter()->label("Subcommands", "Commands");
   app.set_version_flag("--version", std::string("qnext ") + QNEXT_VERSION,
                        "Print the version and exit");
   app.set_help_flag("-h,--help", "Print this help and exit");
@@ -135,11 +139,11 @@ int run_command_line(int argument_count, const char* const* arguments) {
 
   try {
     app.parse(argument_count, arguments);
-    if (app.get_subcommands().empty()) write_output(app.help());
+    if (app.get_subcommands().empty()) print_help(app.help());
     return exit_status::success;
   } catch (const CLI::CallForHelp&) {
     const auto parsed = app.get_subcommands();
-    write_output((parsed.empty() ? &app : parsed.back())->help());
+    print_help(parsed.empty() ? app.help() : parsed.back()->help("qnext"));
     return exit_status::success;
   } catch (const CLI::CallForVersion& version) {
     write_output(std::string(version.what()) + "\n");

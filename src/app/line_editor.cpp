@@ -42,6 +42,10 @@ struct LineEditor::Editor {
 
   static unsigned char cancel_line(EditLine* line, int) {
     of(line).cancelled = true;
+    // Below what is there, which may be of several lines.
+    const LineInfo* info = el_line(line);
+    el_cursor(line, static_cast<int>(info->lastchar - info->cursor));
+    el_set(line, EL_REFRESH);
     return CC_NEWLINE;
   }
 
@@ -129,6 +133,7 @@ LineEditor::Event LineEditor::read(const std::string& prompt, std::string& line)
   write_output(bracketed_paste_off);
   if (editor_->cancelled) {
     el_reset(editor_->line);
+    write_output("\n");
     return Event::cancelled;
   }
   if (!read || length <= 0) return Event::end;

@@ -133,9 +133,11 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   add("--top-p", options.top_p, "fewest tokens whose probability reaches X");
   add("--top-k", options.top_k, "the N most probable tokens; 0: all")->type_name("N");
   add("--min-p", options.min_p, "tokens at least X times as probable as the best");
-  add("--presence-penalty", options.presence_penalty, "off tokens that the answer has");
-  add("--frequency-penalty", options.frequency_penalty, "off tokens, times their count");
-  add("--repetition-penalty", options.repetition_penalty, "divides tokens seen so far; 1: off");
+  add("--presence-penalty", options.presence_penalty,
+      "taken from the logits of tokens in the answer");
+  add("--frequency-penalty", options.frequency_penalty, "the same, times how often they occur");
+  add("--repetition-penalty", options.repetition_penalty,
+      "divides the logits of all tokens so far; 1: off");
   add("--logit-bias", options.logit_bias, "add X to token ID's logit (repeatable)")
       ->type_name("ID=X")
       ->allow_extra_args(false);

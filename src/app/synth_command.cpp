@@ -1,6 +1,7 @@
 // qnext synth: a checkpoint of random weights, for measuring at real sizes.
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 
@@ -30,7 +31,7 @@ struct SynthOptions {
 
 constexpr const char* examples =
     "  qnext synth /tmp/q8 --preset qwen3-next-80b-a3b --layers 8\n"
-    "  qnext synth /tmp/small --layers 4 --hidden-size 256 --experts 16 --vocab-size 1000\n"
+    "  qnext synth /tmp/small --layers 4 --hidden-size 256 --experts 16 --vocabulary-size 1000\n"
     "  qnext synth /tmp/fp8 --layers 4 --dtype fp8";
 
 DType parse_dtype(const std::string& name) {
@@ -61,6 +62,18 @@ void clear_folder(const std::string& folder, bool force) {
     }
   }
   for (const auto& entry : fs::directory_iterator(folder)) fs::remove(entry.path(), ignored);
+}
+
+// What the default preset has for a size: the field that set_size() changes.
+std::string preset_size(const std::string& name) {
+  const json::Value config = preset_config(SynthOptions{}.preset);
+  json::Value changed = config;
+  set_size(changed, name, std::numeric_limits<int32_t>::max());
+  for (const auto& [field, value] : changed.as_object()) {
+    const json::Value* before = config.find(field);
+    if (before && !(*before == value)) return json::write(*before);
+  }
+  return "none";
 }
 
 int synth(const SynthOptions& options, const std::map<std::string, int64_t>& sizes) {
@@ -101,15 +114,17 @@ void register_synth(CLI::App& app) {
       ->type_name("TYPE")
       ->check(CLI::IsMember({"bf16", "f32", "f16", "fp8"}).description(""));
   command.add_option("--seed", options->seed, "same seed, same weights [1]")->type_name("N");
-  command.add_flag("--mtp,!--no-mtp", options->mtp, "with the head that drafts tokens [yes]");
+  command.add_flag("--mtp", options->mtp, "with the head that drafts tokens (the default)");
+  command.add_flag_callback(
+      "--no-mtp", [options] { options->mtp = false; }, "without it");
   command.add_flag("--force", options->force, "replace a checkpoint that is there");
   command.add_option("--threads", options->threads, "threads [one for each core]")
       ->type_name("N")
       ->check(CLI::Range(1, 1024).description(""));
   for (const std::string& name : size_names()) {
-    command.add_option("--" + name, options->sizes[name], "")
+    command.add_option("--" + name, options->sizes[name], "[" + preset_size(name) + "]")
         ->type_name("N")
-        ->group("Sizes (defaults: the preset's)");
+        ->group("Sizes [in qwen3-next-80b-a3b]");
   }
   on_run(command, [options, &command] {
     std::map<std::string, int64_t> given;

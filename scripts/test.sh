@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Everything that must hold, from a fresh machine: installs what is missing, then
+#   format    clang-format has nothing to change
+#   release   optimised build, all tests
+#   dev       AddressSanitizer and UndefinedBehaviorSanitizer, all tests
+#   tsan      ThreadSanitizer, the tests of what runs on several threads
+#   tidy      clang-tidy finds nothing
+#   fuzz      each fuzz target for a few seconds over its seeds
+# The last line is "N passed, M failed", over all runs of tests; the exit status is 0 only if M is 0
+# and every stage held. Names of stages as arguments run those only.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+stages=(format release dev tsan tidy fuzz)
+if [[ $# -gt 0 ]]; then
+  stages=("$@")
+fi
+jobs=$(nproc)
+fuzz_seconds=5
+thread_tests=(engine_test cpu_backend_test generation_test ops_matmul_test ops_moe_test)
+passed=0
+failed=0
+broken=()
+launcher=()  # put before commands of a stage
+
+first_party() {
+  git ls-files --cached --others --exclude-standard -- "$@"
+}
+
+# run_tests FOLDER [ctest arguments]: adds to passed and failed.
+run_tests() {
+  local folder=$1 log=$1/ctest.log status total missed
+  shift
+  "${launcher[@]}" ctest --test-dir "$folder" --parallel "$jobs" --output-on-failure "$@" | tee "$log" |
+    grep -v ' Passed \|^ *Start '
+  status=${PIPESTATUS[0]}
+  # "97% tests passed, 3 tests failed out of 100"
+  read -r missed total < <(sed -n \
+    's/^[0-9]*% tests passed, \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\)$/\1 \2/p' "$log") ||
+    return 1
+  failed=$((failed + missed))
+  passed=$((passed + total - missed))
+  return "$status"
+}
+
+# build PRESET [cmake arguments] [-- targets]
+build() {
+  local preset=$1 settings=() targets=()
+  shift
+  while [[ $# -gt 0 && $1 != -- ]]; do
+    settings+=("$1")
+    shift
+  done
+  if [[ $# -gt 1 ]]; then
+    targets=(--target "${@:2}")
+  fi
+  cmake --preset "$preset" "${settings[@]}" >/dev/null &&
+    "${launcher[@]}" cmake --build --preset "$preset" --parallel "$jobs" "${targets[@]}"
+}
+
+stage_format() {
+  first_party '*.cpp' '*.h' | xargs clang-format-14 --dry-run --Werror
+}
+
+stage_release() {
+  build release -DQNEXT_TESTS=ON -DQNEXT_BENCHMARKS=ON && run_tests build/release
+}
+
+stage_dev() {
+  build dev -DQNEXT_BENCHMARKS=OFF && run_tests build/dev
+}
+
+# gcc's ThreadSanitizer cannot live with as much randomisation of memory as newer kernels do: where
+# the system allows, this stage does without.
+stage_tsan() {
+  local launcher=()
+  if setarch "$(uname -m)" -R true 2>/dev/null; then
+    launcher=(setarch "$(uname -m)" -R)
+  fi
+  build tsan -DQNEXT_BENCHMARKS=OFF -- "${thread_tests[@]}" &&
+    run_tests build/tsan --exclude-regex _NOT_BUILT
+}
+
+stage_tidy() {
+  cmake --preset fuzz -DQNEXT_BENCHMARKS=OFF >/dev/null || return 1
+  first_party 'src/*.cpp' | grep -v '_test\.cpp$\|_benchmark\.cpp$' |
+    xargs --max-procs="$jobs" --max-args=4 \
+      clang-tidy -p build/fuzz --quiet --extra-arg=-Wno-error 2>/dev/null
+}
+
+# Seeds: the inputs that the tests use.
+seed_corpus() {
+  local folder=build/fuzz/corpus
+  mkdir -p "$folder"/{config,safetensors,template,tokenizer,tokenize}_fuzz
+  cp models/*/config.json "$folder/config_fuzz/bundled"
+  cp tests/data/chat-templates/*.jinja "$folder/template_fuzz/"
+  cp tests/data/qwen3-tokenizer/tokenizer_config.json "$folder/tokenizer_fuzz/"
+  cp models/*/expected.json "$folder/tokenize_fuzz/"
+}
+
+stage_fuzz() {
+  local targets target
+  mapfile -t targets < <(first_party 'src/*_fuzz.cpp' | sed 's|.*/||; s|\.cpp$||')
+  build fuzz -DQNEXT_BENCHMARKS=OFF -- "${targets[@]}" || return 1
+  seed_corpus
+  for target in "${targets[@]}"; do
+    echo "$target"
+    "$(find build/fuzz/src -type f -name "$target")" -max_total_time="$fuzz_seconds" \
+      -timeout=10 -rss_limit_mb=2048 -verbosity=0 -artifact_prefix="build/fuzz/$target-" \
+      "build/fuzz/corpus/$target" || return 1
+  done
+}
+
+scripts/install-dependencies.sh test || exit 1
+for stage in "${stages[@]}"; do
+  echo "== $stage"
+  start=$SECONDS
+  "stage_$stage" || broken+=("$stage")
+  echo "== $stage: $((SECONDS - start)) s"
+done
+if [[ ${#broken[@]} -gt 0 ]]; then
+  echo "stages that failed: ${broken[*]}"
+fi
+echo "$passed passed, $failed failed"
+[[ $failed -eq 0 && ${#broken[@]} -eq 0 ]]
