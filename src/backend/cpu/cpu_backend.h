@@ -18,12 +18,12 @@ struct CpuOptions {
   // Hold the matrices as q8_0 or q4_0 blocks, quantised at load. Router, gates, convolution and
   // norms keep their type, and so does a matrix whose width is no multiple of 32. None: weights
   // are used where the file is mapped, in the type it stores.
-  std::optional<DType> quantize;
+  std::optional<DType> quantize = {};
   DType kv_dtype = DType::f32;  // f32 or bf16
   bool load_mtp = true;         // false: as if the checkpoint had no MTP head
   // Called while weights are checked and quantised, with bytes of the checkpoint; from one thread
   // at a time, not always the same.
-  std::function<void(size_t done, size_t total)> progress;
+  std::function<void(size_t done, size_t total)> progress = {};
 };
 
 // The checkpoint must have passed check_weights() and must outlive the backend: unquantised

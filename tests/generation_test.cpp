@@ -1,0 +1,203 @@
+// Text from the bundled model through tokenizer, engine and CPU backend.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "base/json.h"
+#include "engine/collector.h"
+#include "engine/engine.h"
+#include "tests/models.h"
+#include "text/tokenizer.h"
+
+namespace qnext {
+namespace {
+
+using engine::Collector;
+using engine::Engine;
+using engine::GenerationRequest;
+using testing::TestModel;
+
+class Generation : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_ = new TestModel(testing::tiny_shakespeare);
+    tokenizer_ = new Tokenizer(Tokenizer::load(testing::tiny_shakespeare));
+  }
+  static void TearDownTestSuite() {
+    delete tokenizer_;
+    delete model_;
+  }
+
+  static std::vector<std::string> prompts() {
+    std::vector<std::string> all;
+    const json::Value references = expected();
+    for (const json::Value& entry : references.as_array())
+      all.push_back(entry.find("prompt")->as_string());
+    return all;
+  }
+  static json::Value expected() {
+    return json::parse_file(testing::tiny_shakespeare + "/expected.json");
+  }
+  static GenerationRequest request(const std::string& prompt, int64_t tokens) {
+    GenerationRequest request;
+    request.prompt = tokenizer_->encode(prompt);
+    request.max_tokens = tokens;
+    return request;
+  }
+  // The answers of all requests run together.
+  static std::vector<Collector> run(backend::Backend& backend,
+                                    const std::vector<GenerationRequest>& requests,
+                                    int32_t prefill_chunk = 512) {
+    Engine engine(backend, tokenizer_,
+                  {.max_context = 512,
+                   .max_sequences = static_cast<int32_t>(requests.size()),
+                   .prefill_chunk = prefill_chunk,
+                   .max_speculation = 4});
+    std::vector<Collector> answers(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) engine.submit(requests[i], answers[i]);
+    engine.run();
+    return answers;
+  }
+
+  static inline TestModel* model_ = nullptr;
+  static inline Tokenizer* tokenizer_ = nullptr;
+};
+
+TEST_F(Generation, GreedyTextIsTheReferences) {
+  const auto backend = model_->cpu({.threads = 2});
+  const json::Value references = expected();
+  for (const json::Value& reference : references.as_array()) {
+    const std::string& prompt = reference.find("prompt")->as_string();
+    for (int32_t speculate : {0, 3}) {
+      GenerationRequest greedy = request(prompt, 64);
+      greedy.speculate = speculate;
+      EXPECT_EQ(prompt + run(*backend, {greedy})[0].text,
+                reference.find("greedy_text")->as_string());
+    }
+  }
+}
+
+// The share of one-step drafts accepted is what the reference measured for the same head. It
+// counted every position; a verify step counts those reached, so prompts whose drafts come in
+// streaks differ by a few tokens of 64.
+TEST_F(Generation, DraftsAreAcceptedAsOftenAsTheHeadIsRight) {
+  const auto backend = model_->cpu({.threads = 2});
+  const json::Value references = expected();
+  double accepted = 0, drafted = 0, share = 0;
+  for (const json::Value& reference : references.as_array()) {
+    GenerationRequest greedy = request(reference.find("prompt")->as_string(), 64);
+    greedy.speculate = 1;
+    const auto counts = run(*backend, {greedy})[0].finish->counts;
+    accepted += static_cast<double>(counts.accepted_tokens);
+    drafted += static_cast<double>(counts.drafted_tokens);
+    share += reference.find("mtp_1_acceptance")->as_double() / 4;
+  }
+  ASSERT_GT(drafted, 100);
+  EXPECT_NEAR(accepted / drafted, share, 0.1);
+}
+
+TEST_F(Generation, SameSeedSameTextWhateverElse) {
+  std::vector<GenerationRequest> requests;
+  for (const std::string& prompt : prompts()) {
+    GenerationRequest sampled = request(prompt, 40);
+    sampled.sampling.temperature = 0.9f;
+    sampled.sampling.top_p = 0.95f;
+    sampled.sampling.repetition_penalty = 1.1f;
+    sampled.sampling.presence_penalty = 0.2f;
+    sampled.sampling.frequency_penalty = 0.1f;
+    sampled.sampling.seed = 1234 + requests.size();
+    requests.push_back(sampled);
+  }
+  std::vector<std::string> alone;
+  const auto one_thread = model_->cpu({.threads = 1});
+  for (const GenerationRequest& request : requests)
+    alone.push_back(run(*one_thread, {request})[0].text);
+
+  const auto check = [&](backend::Backend& backend, int32_t chunk, int32_t speculate) {
+    for (GenerationRequest& request : requests) request.speculate = speculate;
+    const std::vector<Collector> together = run(backend, requests, chunk);
+    for (size_t i = 0; i < requests.size(); ++i)
+      EXPECT_EQ(together[i].text, alone[i]) << "chunk " << chunk << ", speculate " << speculate;
+  };
+  const auto three_threads = model_->cpu({.threads = 3});
+  check(*one_thread, 512, 0);
+  check(*three_threads, 3, 0);
+  check(*three_threads, 512, 1);
+  check(*three_threads, 5, 4);
+  EXPECT_NE(alone[0], alone[1]);
+}
+
+// Tokens drawn while drafts are verified follow the model's distribution: the second token of many
+// seeds, with and without drafts, against the exact mixture over first tokens.
+TEST_F(Generation, SpeculationLeavesTheDistributionUnchanged) {
+  const auto backend = model_->cpu({.threads = 2});
+  constexpr int samples = 1500;
+  std::map<int32_t, int> plain, drafted;
+  for (int32_t speculate : {0, 2}) {
+    std::vector<GenerationRequest> requests;
+    for (int i = 0; i < samples; ++i) {
+      GenerationRequest sampled = request("ROMEO:\nBut soft,", 3);
+      sampled.sampling.temperature = 1.0f;
+      // Different seeds: agreement must come from the distribution, not from shared draws.
+      sampled.sampling.seed = static_cast<uint64_t>(i + speculate * samples);
+      sampled.speculate = speculate;
+      requests.push_back(sampled);
+    }
+    Engine engine(*backend, tokenizer_,
+                  {.max_context = 64, .max_sequences = 16, .max_speculation = 4});
+    std::vector<Collector> answers(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) engine.submit(requests[i], answers[i]);
+    engine.run();
+    for (const Collector& answer : answers)
+      if (answer.tokens.size() > 2) ++(speculate ? drafted : plain)[answer.tokens[2].token];
+  }
+  // Chi-square of two samples over the tokens seen often enough, the rest as one class.
+  double statistic = 0;
+  int degrees = -1;
+  double rest_plain = 0, rest_drafted = 0;
+  std::map<int32_t, int> all = plain;
+  for (const auto& [token, count] : drafted) all[token] += count;
+  const auto term = [&](double a, double b) {
+    if (a + b == 0) return;
+    statistic += (a - b) * (a - b) / (a + b);
+    ++degrees;
+  };
+  for (const auto& [token, count] : all) {
+    const double a = plain[token], b = drafted[token];
+    if (count >= 20) {
+      term(a, b);
+    } else {
+      rest_plain += a;
+      rest_drafted += b;
+    }
+  }
+  term(rest_plain, rest_drafted);
+  ASSERT_GT(degrees, 5);
+  // Seeds are fixed, so this either always passes or never; the bound is four deviations of a
+  // chi-square.
+  EXPECT_LT(statistic, degrees + 4 * std::sqrt(2.0 * degrees));
+}
+
+TEST_F(Generation, StopStringsLogprobsAndLimits) {
+  const auto backend = model_->cpu({.threads = 2});
+  GenerationRequest stopped = request("ROMEO:\nBut soft, what light", 64);
+  stopped.stop_strings = {"rapier"};
+  stopped.sampling.logprobs = 3;
+  GenerationRequest limited = request("To be, or not to be", 1000);
+  const std::vector<Collector> answers = run(*backend, {stopped, limited});
+  EXPECT_EQ(answers[0].finish->reason, engine::FinishReason::stop_string);
+  EXPECT_EQ(answers[0].text, "s have I punish'd with my ");
+  for (const ops::SampledToken& token : answers[0].tokens) {
+    ASSERT_EQ(token.top.size(), 3u);
+    EXPECT_EQ(token.top[0].token, token.token);  // greedy
+    EXPECT_EQ(token.top[0].logprob, token.logprob);
+    EXPECT_LE(token.logprob, 0);
+  }
+  EXPECT_EQ(answers[1].finish->reason, engine::FinishReason::context);
+  EXPECT_EQ(answers[1].finish->counts.prompt_tokens + answers[1].finish->counts.generated_tokens,
+            512);
+}
+
+}  // namespace
+}  // namespace qnext
