@@ -28,15 +28,17 @@ template <typename... Arguments>
 }  // namespace qnext
 
 // QNEXT_CHECK(condition) or QNEXT_CHECK(condition, "format", arguments...).
-#define QNEXT_CHECK(condition, ...)                                                       \
-  do {                                                                                    \
-    if (!(condition)) [[unlikely]]                                                        \
-      ::qnext::check_failed(#condition, __FILE__, __LINE__,                               \
-                            ::qnext::detail::check_text(__VA_ARGS__));                    \
+#define QNEXT_CHECK(condition, ...)                                    \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]]                                     \
+      ::qnext::check_failed(#condition, __FILE__, __LINE__,            \
+                            ::qnext::detail::check_text(__VA_ARGS__)); \
   } while (false)
 
 namespace qnext::detail {
-inline std::string check_text() { return {}; }
+inline std::string check_text() {
+  return {};
+}
 template <typename... Arguments>
 std::string check_text(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   return fmt::format(format, std::forward<Arguments>(arguments)...);

@@ -64,8 +64,8 @@ Value& Object::set(std::string key, Value value) {
 }
 
 const char* Value::kind_name() const {
-  static constexpr const char* names[] = {"null",   "a boolean", "an integer", "a number",
-                                          "a string", "an array", "an object"};
+  static constexpr const char* names[] = {"null",     "a boolean", "an integer", "a number",
+                                          "a string", "an array",  "an object"};
   return names[storage_.index()];
 }
 
@@ -106,8 +106,12 @@ const Object& Value::as_object() const {
   fail("expected an object, found {}", kind_name());
 }
 
-Array& Value::as_array() { return const_cast<Array&>(std::as_const(*this).as_array()); }
-Object& Value::as_object() { return const_cast<Object&>(std::as_const(*this).as_object()); }
+Array& Value::as_array() {
+  return const_cast<Array&>(std::as_const(*this).as_array());
+}
+Object& Value::as_object() {
+  return const_cast<Object&>(std::as_const(*this).as_object());
+}
 
 const Value* Value::find(std::string_view key) const {
   const auto* object = std::get_if<Object>(&storage_);
@@ -219,7 +223,9 @@ Value parse(std::string_view text, std::string_view what) {
   return convert(root);
 }
 
-Value parse_file(const std::string& path) { return parse(read_file(path), path); }
+Value parse_file(const std::string& path) {
+  return parse(read_file(path), path);
+}
 
 std::string write(const Value& value, int indent, bool ascii_only) {
   std::string out;
@@ -232,13 +238,27 @@ void append_string(std::string& out, std::string_view text, bool ascii_only) {
   for (size_t i = 0; i < text.size(); ++i) {
     const unsigned char c = static_cast<unsigned char>(text[i]);
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
       default:
         if (c < 0x20 || (c == 0x7F && ascii_only)) {
           out += fmt::format("\\u{:04x}", c);
@@ -249,8 +269,8 @@ void append_string(std::string& out, std::string_view text, bool ascii_only) {
           uint32_t point = decode(text, i, length);
           if (point >= 0x10000) {
             point -= 0x10000;
-            out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (point >> 10),
-                               0xDC00 + (point & 0x3FF));
+            out +=
+                fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (point >> 10), 0xDC00 + (point & 0x3FF));
           } else {
             out += fmt::format("\\u{:04x}", point);
           }

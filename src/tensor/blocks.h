@@ -9,14 +9,14 @@ constexpr int block_values = 32;
 
 // value[i] = d * qs[i]
 struct BlockQ8_0 {
-  uint16_t d;      // f16
+  uint16_t d;  // f16
   int8_t qs[32];
 };
 static_assert(sizeof(BlockQ8_0) == 34);
 
 // value[i] = d * ((qs[i] & 15) - 8), value[i + 16] = d * ((qs[i] >> 4) - 8), 0 <= i < 16
 struct BlockQ4_0 {
-  uint16_t d;      // f16
+  uint16_t d;  // f16
   uint8_t qs[16];
 };
 static_assert(sizeof(BlockQ4_0) == 18);

@@ -11,32 +11,48 @@ namespace qnext {
 
 std::string_view dtype_name(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::f16: return "F16";
-    case DType::bf16: return "BF16";
-    case DType::f8_e4m3: return "F8_E4M3";
-    case DType::i32: return "I32";
-    case DType::i64: return "I64";
-    case DType::u8: return "U8";
-    case DType::boolean: return "BOOL";
-    case DType::q8_0: return "Q8_0";
-    case DType::q4_0: return "Q4_0";
+    case DType::f32:
+      return "F32";
+    case DType::f16:
+      return "F16";
+    case DType::bf16:
+      return "BF16";
+    case DType::f8_e4m3:
+      return "F8_E4M3";
+    case DType::i32:
+      return "I32";
+    case DType::i64:
+      return "I64";
+    case DType::u8:
+      return "U8";
+    case DType::boolean:
+      return "BOOL";
+    case DType::q8_0:
+      return "Q8_0";
+    case DType::q4_0:
+      return "Q4_0";
   }
   return "?";
 }
 
-bool is_block_quantized(DType dtype) { return dtype == DType::q8_0 || dtype == DType::q4_0; }
+bool is_block_quantized(DType dtype) {
+  return dtype == DType::q8_0 || dtype == DType::q4_0;
+}
 
 size_t dtype_bytes(DType dtype, size_t count) {
   switch (dtype) {
     case DType::f32:
-    case DType::i32: return count * 4;
+    case DType::i32:
+      return count * 4;
     case DType::f16:
-    case DType::bf16: return count * 2;
-    case DType::i64: return count * 8;
+    case DType::bf16:
+      return count * 2;
+    case DType::i64:
+      return count * 8;
     case DType::f8_e4m3:
     case DType::u8:
-    case DType::boolean: return count;
+    case DType::boolean:
+      return count;
     case DType::q8_0:
       QNEXT_CHECK(count % block_values == 0);
       return count / block_values * sizeof(BlockQ8_0);

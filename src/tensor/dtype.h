@@ -18,7 +18,9 @@ bool is_block_quantized(DType dtype);
 // Bytes of `count` consecutive values; a block format needs count % 32 == 0.
 size_t dtype_bytes(DType dtype, size_t count);
 
-inline float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+inline float bf16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
 uint16_t float_to_bf16(float value);  // round to nearest even; NaN stays NaN
 float f16_to_float(uint16_t bits);
 uint16_t float_to_f16(float value);  // round to nearest even; overflow to infinity
