@@ -94,11 +94,17 @@ void pack_block(const PackTask& task, int64_t b) {
                             (row * task.columns + b * layout::block) * Type::bytes;
     __m256 values[4];
     __m256 largest = _mm256_setzero_ps();
+    if constexpr (Type::bytes == 1) {
+      const __m256 scale = _mm256_set1_ps(task.scales[b * layout::block / scale_run]);
+      for (int i = 0; i < 4; i += 2) {
+        const F8::Pair pair = F8::load_pair(source + i * lanes);
+        values[i] = _mm256_mul_ps(_mm256_mul_ps(pair.low, _mm256_set1_ps(256.0f)), scale);
+        values[i + 1] = _mm256_mul_ps(_mm256_mul_ps(pair.high, _mm256_set1_ps(256.0f)), scale);
+      }
+    } else {
+      for (int i = 0; i < 4; ++i) values[i] = Type::load(source + i * lanes * Type::bytes);
+    }
     for (int i = 0; i < 4; ++i) {
-      values[i] = Type::load(source + i * lanes * Type::bytes);
-      if constexpr (Type::bytes == 1)
-        values[i] = _mm256_mul_ps(_mm256_mul_ps(values[i], _mm256_set1_ps(256.0f)),
-                                  _mm256_set1_ps(task.scales[b * layout::block / scale_run]));
       // The second operand is kept where the first is NaN.
       largest = _mm256_max_ps(_mm256_and_ps(values[i], magnitude), largest);
     }

@@ -39,8 +39,8 @@ struct GatedExpert {
 size_t gated_experts_workspace(int64_t rows, int64_t slots, int64_t hidden, int64_t largest_width);
 
 // y [x.rows, hidden] += as above. x carries its int8 blocks if any gate or up is quantised.
-// ids, weights [x.rows, slots]. Every expert's weights are read once, whatever the number of rows
-// that chose it; experts that nobody chose are not touched.
+// ids, weights [x.rows, slots]. Every expert's weights are read from memory once for each 1024
+// rows of x, however many chose it; experts that nobody chose are not touched.
 void gated_experts(ThreadPool& pool, const Activations& x, std::span<const GatedExpert> experts,
                    const int32_t* ids, const float* weights, int64_t slots, float* y,
                    int64_t y_stride, void* workspace);
