@@ -5,8 +5,9 @@
 //   f8_e4m3          w = e4m3 * scale of its 128 x 128 block; each run of 128 columns is summed on
 //                    its own, then scaled and added.
 //   q8_0, q4_0       activations are rounded to int8 in blocks of 32 (scale d_x = max|x| / 127,
-//                    to nearest; a block with a NaN or infinity makes its row NaN); a block's integer dot product is exact, then acc = fma(float(dot), d_w * d_x,
-//                    acc) over blocks in ascending order.
+//                    to nearest; a block with a NaN or an infinity makes its row NaN); a block's
+//                    integer dot product is exact, then acc = fma(float(dot), d_w * d_x, acc) over
+//                    blocks in ascending order.
 //
 // Same bits, whoever else is in the batch: y[m, n] depends on row m of x and row n of w alone, and
 // is summed in one order that does not depend on the number of rows, threads or the split of work.
