@@ -20,8 +20,8 @@ class Bound {
 
   bool has(size_t index) const { return values_[index].has_value(); }
   const Value& operator[](size_t index) const { return *values_[index]; }
-  Value value_or(size_t index, Value fallback) const {
-    return has(index) ? *values_[index] : std::move(fallback);
+  Value value_or(size_t index, const Value& fallback) const {
+    return has(index) ? *values_[index] : fallback;
   }
   // None counts as absent.
   bool given(size_t index) const { return has(index) && !values_[index]->is_none(); }

@@ -24,7 +24,7 @@ class Pieces {
  public:
   explicit Pieces(Runtime& runtime) : runtime_(runtime) {}
   void add(std::string_view piece) {
-    runtime_.allocate(sizeof(piece));
+    runtime_.allocate(sizeof(std::string_view));
     pieces_.push_back(piece);
   }
   std::vector<std::string_view> take(bool reversed) {
