@@ -107,8 +107,11 @@ stage_fuzz() {
   for target in "${targets[@]}"; do
     echo "$target"
     "$(find build/fuzz/src -type f -name "$target")" -max_total_time="$fuzz_seconds" \
-      -timeout=10 -rss_limit_mb=2048 -verbosity=0 -artifact_prefix="build/fuzz/$target-" \
-      "build/fuzz/corpus/$target" || return 1
+      -timeout=10 -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$target-" \
+      "build/fuzz/corpus/$target" >"build/fuzz/$target.log" 2>&1 || {
+      tail -n 40 "build/fuzz/$target.log"
+      return 1
+    }
   done
 }
 
