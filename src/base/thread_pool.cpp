@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -17,15 +18,21 @@ namespace qnext {
 
 namespace {
 
-void relax() {
+// Waiting in three stages. Regions of one forward pass follow each other within microseconds, so
+// first spin; then offer the core to whoever else is runnable, for the one waited for may have lost
+// it; then, where a worker waits for a region that does not come, sleep.
+constexpr int spins = 512;     // about 10 to 20 microseconds
+constexpr int yields = 1'000;  // a few hundred microseconds on an idle machine
+
+void wait_a_little(int round) {
+  if (round >= spins) {
+    std::this_thread::yield();
+    return;
+  }
 #if defined(__x86_64__)
   _mm_pause();
 #endif
 }
-
-// How long a waiting thread spins before it sleeps. Regions of one forward pass follow each other
-// within tens of microseconds; a pause is 15 to 50 ns, so this is a few hundred microseconds.
-constexpr int spin_limit = 10'000;
 
 }  // namespace
 
@@ -79,23 +86,17 @@ void ThreadPool::run_erased(ErasedBody body, void* context) {
     state.wake.notify_all();
   }
   body(context, 0);
-  for (int spins = 0; state.unfinished.load(std::memory_order_acquire) != 0; ++spins) {
-    // A worker that lost its core must be given one, even on a machine with fewer cores than
-    // workers.
-    if (spins < spin_limit)
-      relax();
-    else
-      std::this_thread::yield();
-  }
+  for (int round = 0; state.unfinished.load(std::memory_order_acquire) != 0; ++round)
+    wait_a_little(std::min(round, spins));
 }
 
 void ThreadPool::worker_loop(int worker) {
   State& state = *state_;
   uint64_t seen = 0;
   for (;;) {
-    for (int spins = 0; state.epoch.load(std::memory_order_acquire) == seen; ++spins) {
-      if (spins < spin_limit) {
-        relax();
+    for (int round = 0; state.epoch.load(std::memory_order_acquire) == seen; ++round) {
+      if (round < spins + yields) {
+        wait_a_little(round);
         continue;
       }
       std::unique_lock lock(state.mutex);

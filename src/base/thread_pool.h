@@ -32,6 +32,15 @@ class ThreadPool {
                const_cast<void*>(static_cast<const void*>(&body)));
   }
 
+  // The same for a body that takes its share until nothing is left: with less than
+  // worthwhile_work multiply-adds in all, the caller does it alone, sooner than others would wake.
+  static constexpr int64_t worthwhile_work = 1 << 17;
+  template <typename Body>
+  void run_shared(int64_t work, Body&& body) {
+    if (work < worthwhile_work) return body(0);
+    run(body);
+  }
+
   // Calls body(begin, end) on disjoint ranges that cover [0, count); ranges are handed out as
   // workers ask, `grain` items at a time. Which worker gets which range is not fixed, so a body
   // must give the same bits whatever the split.

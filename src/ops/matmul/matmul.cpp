@@ -155,7 +155,7 @@ void matmul_many(ThreadPool& pool, const Activations& x, const MatmulTask* tasks
   }
   if (x.rows == 0) return;
   std::atomic<int64_t> next{0};
-  pool.run([&](int) {
+  pool.run_shared(panels * layout::panel_rows * x.columns * x.rows, [&](int) {
     for (;;) {
       int64_t begin = next.load(std::memory_order_relaxed);
       int64_t end;

@@ -171,14 +171,20 @@ int64_t down_tile(int64_t hidden, int threads) {
 
 void run_turn(ThreadPool& pool, const Turn& turn) {
   const Kernels kernels;
-  pool.parallel_for(turn.tiles, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) run_gate_up_tile(turn, kernels, tile);
-  });
   const int64_t hidden = turn.x.columns;
-  const int64_t width = down_tile(hidden, pool.size());
   const int64_t pairs = turn.x.rows * turn.slots;
+  const int64_t down_work = pairs * hidden * turn.inner_bytes / 4;  // of widest experts only
   std::atomic<int64_t> next{0};
-  pool.run([&](int worker) {
+  pool.run_shared(2 * down_work, [&](int) {
+    for (;;) {
+      const int64_t tile = next.fetch_add(1, std::memory_order_relaxed);
+      if (tile >= turn.tiles) return;
+      run_gate_up_tile(turn, kernels, tile);
+    }
+  });
+  const int64_t width = down_tile(hidden, pool.size());
+  next = 0;
+  pool.run_shared(down_work, [&](int worker) {
     if ((worker + 1) * width > std::max(scratch_columns, width)) return;
     for (;;) {
       const int64_t begin = next.fetch_add(width, std::memory_order_relaxed);
