@@ -16,10 +16,6 @@ if(QNEXT_SANITIZE)
   add_compile_options(-fsanitize=${QNEXT_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${QNEXT_SANITIZE})
-  # gcc's analysis takes what the sanitizers insert for uses before initialisation.
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    add_compile_options(-Wno-maybe-uninitialized)
-  endif()
 endif()
 if(QNEXT_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)

@@ -69,9 +69,11 @@ std::string with_sign(bool negative, std::string digits, const Specification& sp
 }
 
 std::string digits_in_base(uint64_t value, unsigned base, bool upper) {
+  // Not indexed in place: gcc 12's -fsanitize=bounds evaluates the index in one branch only.
+  const char* digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string out;
   do {
-    out.insert(out.begin(), (upper ? "0123456789ABCDEF" : "0123456789abcdef")[value % base]);
+    out.insert(out.begin(), digits[value % base]);
     value /= base;
   } while (value);
   return out;
