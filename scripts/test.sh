@@ -117,15 +117,21 @@ stage_fuzz() {
   done
 }
 
-scripts/install-dependencies.sh test || exit 1
-for stage in "${stages[@]}"; do
-  echo "== $stage"
-  start=$SECONDS
-  "stage_$stage" || broken+=("$stage")
-  echo "== $stage: $((SECONDS - start)) s"
-done
-if [[ ${#broken[@]} -gt 0 ]]; then
-  echo "stages that failed: ${broken[*]}"
-fi
-echo "$passed passed, $failed failed"
-[[ $failed -eq 0 && ${#broken[@]} -eq 0 ]]
+# In a function, which bash reads whole: the script may be edited while it runs.
+main() {
+  local stage start
+  scripts/install-dependencies.sh test || exit 1
+  for stage in "${stages[@]}"; do
+    echo "== $stage"
+    start=$SECONDS
+    "stage_$stage" || broken+=("$stage")
+    echo "== $stage: $((SECONDS - start)) s"
+  done
+  if [[ ${#broken[@]} -gt 0 ]]; then
+    echo "stages that failed: ${broken[*]}"
+  fi
+  echo "$passed passed, $failed failed"
+  [[ $failed -eq 0 && ${#broken[@]} -eq 0 ]]
+  exit
+}
+main
