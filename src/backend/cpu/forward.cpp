@@ -3,27 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/common/rope_table.h"
 #include "base/error.h"
 #include "ops/activation/activation.h"
 #include "ops/moe/moe.h"
 #include "ops/rms_norm/rms_norm.h"
 
 namespace qnext::backend::cpu {
-
-namespace {
-
-ops::RopeTable rope_table(const Config& config) {
-  std::optional<ops::YarnParameters> yarn;
-  if (const auto& from = config.rope.yarn) {
-    yarn = ops::YarnParameters{
-        from->factor,           static_cast<double>(from->original_max_position_embeddings),
-        from->beta_fast,        from->beta_slow,
-        from->attention_factor, from->truncate};
-  }
-  return ops::make_rope_table(config.rope.theta, config.rope.rotary_dims, yarn);
-}
-
-}  // namespace
 
 Forward::Forward(const Config& config, const ModelWeights& weights, ThreadPool& pool)
     : config_(config), weights_(weights), pool_(pool), rope_(rope_table(config)) {}
