@@ -5,7 +5,7 @@
 
 namespace qnext::ops::cuda {
 
-// x, y [batch.rows, channels]; weight [channels, width], width <= 32. Every sequence starts from
+// x, y [batch.rows, channels]; weight [channels, width]. Every sequence starts from
 // its state_in and stores the state after each row that names a slot: [width - 1, channels] of
 // `states`, oldest first. y does not overlap x.
 void causal_conv(cudaStream_t stream, const Batch& batch, const float* x, int64_t x_stride,

@@ -8,7 +8,7 @@
 namespace qnext::ops::cuda {
 
 // index[r] = where logits [rows, width] has row r's largest value, the lowest index among equals;
-// -1 if the row holds a NaN.
+// -1 if the row holds a NaN or its largest value is infinite (the rows that sampling.h refuses).
 void argmax(cudaStream_t stream, const float* logits, int64_t stride, int64_t rows, int64_t width,
             int32_t* index);
 
