@@ -1,7 +1,6 @@
-#include "ops/rms_norm/rms_norm_cuda.h"
-
 #include "base/cuda_error.h"
 #include "ops/activation/activation_device.h"
+#include "ops/rms_norm/rms_norm_cuda.h"
 
 namespace qnext::ops::cuda {
 
