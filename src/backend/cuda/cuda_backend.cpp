@@ -83,6 +83,7 @@ class CudaBackend final : public Backend {
   }
 
   void copy_state(int32_t from, int32_t to) override {
+    if (capabilities_.slot_bytes == 0) return;
     check_cuda(cudaMemcpyAsync(slot(to), slot(from), capabilities_.slot_bytes,
                                cudaMemcpyDeviceToDevice, stream_.get()),
                "a copy on the GPU");
