@@ -12,10 +12,10 @@ constexpr int warps = 8;
 
 // A warp takes R rows and C outputs at a time; the warps of a block share the rows.
 template <DType dtype, int V, int R, int C>
-__global__ void __launch_bounds__(warps * 32)
+__global__ void __launch_bounds__(warps* warp_lanes)
     matmul_kernel(const float* x, int64_t x_stride, int64_t rows, WeightMatrix w, const float* bias,
                   float* y, int64_t y_stride, bool accumulate) {
-  const int64_t n0 = (static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32) * C;
+  const int64_t n0 = (static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_lanes) * C;
   if (n0 >= w.rows) return;
   for (int64_t r0 = static_cast<int64_t>(blockIdx.y) * R; r0 < rows;
        r0 += static_cast<int64_t>(gridDim.y) * R) {
@@ -25,7 +25,9 @@ __global__ void __launch_bounds__(warps * 32)
     for (int r = 0; r < R; ++r) {
 #pragma unroll
       for (int c = 0; c < C; ++c) {
-        if (threadIdx.x % 32 != (r * C + c) % 32 || r0 + r >= rows || n0 + c >= w.rows) continue;
+        if (threadIdx.x % warp_lanes != (r * C + c) % warp_lanes || r0 + r >= rows ||
+            n0 + c >= w.rows)
+          continue;
         float* out = y + (r0 + r) * y_stride + n0 + c;
         float value = accumulate ? *out + sums[r][c] : sums[r][c];
         if (bias) value += bias[n0 + c];
@@ -40,7 +42,7 @@ void launch(cudaStream_t stream, const float* x, int64_t x_stride, int64_t rows,
             const WeightMatrix& w, const float* bias, float* y, int64_t y_stride, bool accumulate) {
   const auto columns = static_cast<unsigned>((w.rows + warps * C - 1) / (warps * C));
   const auto row_tiles = static_cast<unsigned>(std::min<int64_t>((rows + R - 1) / R, 65535));
-  matmul_kernel<dtype, V, R, C><<<dim3(columns, row_tiles), warps * 32, 0, stream>>>(
+  matmul_kernel<dtype, V, R, C><<<dim3(columns, row_tiles), warps * warp_lanes, 0, stream>>>(
       x, x_stride, rows, w, bias, y, y_stride, accumulate);
 }
 

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "ops/activation/activation_device.h"
 #include "ops/matmul/matmul.h"
 
 namespace qnext::ops::cuda {
@@ -61,26 +62,18 @@ __device__ void load_row(const float* x, float (&values)[V]) {
   for (int v = 0; v < V; ++v) values[v] = pack.values[v];
 }
 
-// Every lane gets the sum over lanes.
-inline __device__ float warp_sum(float value) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
-}
-
 // sums[r][c] = x_r . w_(n0 + c), in every lane; rows or columns beyond their count repeat the last
 // one, so that the warp stays together. x rows are x_stride floats apart.
 template <DType dtype, int V, int R, int C>
 __device__ void warp_dots(const WeightMatrix& w, int64_t n0, const float* x, int64_t x_stride,
                           int64_t rows, float (&sums)[R][C]) {
-  const int64_t lane = threadIdx.x % 32;
+  const int64_t lane = threadIdx.x % warp_lanes;
   const int64_t scale_columns = (w.columns + 127) / 128;
 #pragma unroll
   for (int r = 0; r < R; ++r)
 #pragma unroll
     for (int c = 0; c < C; ++c) sums[r][c] = 0;
-  for (int64_t k = lane * V; k < w.columns; k += 32 * V) {
+  for (int64_t k = lane * V; k < w.columns; k += warp_lanes * V) {
     float values[R][V];
 #pragma unroll
     for (int r = 0; r < R; ++r)

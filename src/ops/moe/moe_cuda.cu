@@ -15,10 +15,6 @@ unsigned blocks_for(int64_t count, int64_t each) {
   return static_cast<unsigned>((count + each - 1) / each);
 }
 
-__device__ float sigmoid_of(float x) {
-  return 1.0f / (1.0f + expf(-x));
-}
-
 // --- routing ---------------------------------------------------------------------------------
 
 struct Choice {
@@ -34,14 +30,14 @@ __device__ bool comes_before(Choice a, Choice b) {
 // The first choice of the row that comes after `last`.
 __device__ Choice next_choice(const float* logits, int64_t experts, Choice last) {
   Choice best{-INFINITY, INT32_MAX};
-  for (auto e = static_cast<int32_t>(threadIdx.x % 32); e < experts; e += 32) {
+  for (auto e = static_cast<int32_t>(threadIdx.x % warp_lanes); e < experts; e += warp_lanes) {
     const Choice choice{isnan(logits[e]) ? -INFINITY : logits[e], e};
     if (comes_before(last, choice) && comes_before(choice, best)) best = choice;
   }
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    const Choice other{__shfl_xor_sync(0xffffffffu, best.logit, distance),
-                       __shfl_xor_sync(0xffffffffu, best.id, distance)};
+  for (int distance = warp_lanes / 2; distance > 0; distance /= 2) {
+    const Choice other{__shfl_xor_sync(whole_warp, best.logit, distance),
+                       __shfl_xor_sync(whole_warp, best.id, distance)};
     if (comes_before(other, best)) best = other;
   }
   return best;
@@ -51,9 +47,9 @@ __device__ Choice next_choice(const float* logits, int64_t experts, Choice last)
 __global__ void route_kernel(const float* all_logits, int64_t rows, int64_t experts, int64_t top_k,
                              bool renormalize, const float* shared_gate, int32_t* ids,
                              float* weights, int64_t slot_stride, uint8_t* chosen) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_lanes;
   if (row >= rows) return;
-  const bool leader = threadIdx.x % 32 == 0;
+  const bool leader = threadIdx.x % warp_lanes == 0;
   const float* logits = all_logits + row * experts;
   ids += row * slot_stride;
   weights += row * slot_stride;
@@ -73,14 +69,15 @@ __global__ void route_kernel(const float* all_logits, int64_t rows, int64_t expe
     chosen[choice.id] = 1;
   }
   if (!renormalize) {
-    for (int64_t e = threadIdx.x % 32; e < experts; e += 32) sum += expf(logits[e] - largest);
+    for (int64_t e = threadIdx.x % warp_lanes; e < experts; e += warp_lanes)
+      sum += expf(logits[e] - largest);
     sum = warp_sum(sum);
   }
   if (!leader) return;
   for (int64_t slot = 0; slot < top_k; ++slot) weights[slot] /= sum;
   if (!shared_gate) return;
   ids[top_k] = static_cast<int32_t>(experts);
-  weights[top_k] = sigmoid_of(shared_gate[row]);
+  weights[top_k] = sigmoid(shared_gate[row]);
   chosen[experts] = 1;
 }
 
@@ -99,14 +96,14 @@ __global__ void route_to_one_kernel(int64_t rows, int32_t* ids, float* weights, 
 __global__ void gate_up_kernel(const float* x, int64_t x_stride, int64_t pairs,
                                const GatedExpert* experts, const int32_t* ids, int64_t slots,
                                float* hidden, int64_t hidden_stride) {
-  const int64_t j = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+  const int64_t j = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_lanes;
   for (int64_t pair = blockIdx.y; pair < pairs; pair += gridDim.y) {
     const GatedExpert& expert = experts[ids[pair]];
     if (j >= expert.gate.rows) continue;
     const float* row = x + pair / slots * x_stride;
     const float gate = warp_dot(expert.gate, j, row);
     const float up = warp_dot(expert.up, j, row);
-    if (threadIdx.x % 32 == 0) hidden[pair * hidden_stride + j] = gate * sigmoid_of(gate) * up;
+    if (threadIdx.x % warp_lanes == 0) hidden[pair * hidden_stride + j] = silu(gate) * up;
   }
 }
 
@@ -114,7 +111,7 @@ __global__ void gate_up_kernel(const float* x, int64_t x_stride, int64_t pairs,
 __global__ void down_kernel(const float* hidden, int64_t hidden_stride, int64_t rows, int64_t width,
                             const GatedExpert* experts, const int32_t* ids, const float* weights,
                             int64_t slots, float* y, int64_t y_stride) {
-  const int64_t n = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_lanes;
   if (n >= width) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     float sum = 0;
@@ -122,7 +119,7 @@ __global__ void down_kernel(const float* hidden, int64_t hidden_stride, int64_t 
       const float down = warp_dot(experts[ids[pair]].down, n, hidden + pair * hidden_stride);
       sum = fmaf(weights[pair], down, sum);
     }
-    if (threadIdx.x % 32 == 0) y[row * y_stride + n] += sum;
+    if (threadIdx.x % warp_lanes == 0) y[row * y_stride + n] += sum;
   }
 }
 
@@ -137,7 +134,7 @@ void route(cudaStream_t stream, const float* logits, int64_t rows, int64_t exper
            bool renormalize, const float* shared_gate, int32_t* ids, float* weights,
            int64_t slot_stride, uint8_t* chosen) {
   if (rows == 0) return;
-  route_kernel<<<blocks_for(rows, warps), warps * 32, 0, stream>>>(
+  route_kernel<<<blocks_for(rows, warps), warps * warp_lanes, 0, stream>>>(
       logits, rows, experts, top_k, renormalize, shared_gate, ids, weights, slot_stride, chosen);
   check_launch("route");
 }
@@ -164,12 +161,12 @@ void gated_experts(cudaStream_t stream, const float* x, int64_t x_stride, int64_
   auto* between = static_cast<float*>(workspace);
   const dim3 wide(blocks_for(largest_width, warps),
                   static_cast<unsigned>(std::min(pairs, grid_limit)));
-  gate_up_kernel<<<wide, warps * 32, 0, stream>>>(x, x_stride, pairs, experts, ids, slots, between,
-                                                  stride);
+  gate_up_kernel<<<wide, warps * warp_lanes, 0, stream>>>(x, x_stride, pairs, experts, ids, slots,
+                                                          between, stride);
   check_launch("gated_experts gate and up");
   const dim3 narrow(blocks_for(hidden, warps), static_cast<unsigned>(std::min(rows, grid_limit)));
-  down_kernel<<<narrow, warps * 32, 0, stream>>>(between, stride, rows, hidden, experts, ids,
-                                                 weights, slots, y, y_stride);
+  down_kernel<<<narrow, warps * warp_lanes, 0, stream>>>(between, stride, rows, hidden, experts,
+                                                         ids, weights, slots, y, y_stride);
   check_launch("gated_experts down");
 }
 
