@@ -40,11 +40,12 @@ find_program() {
 
 # Everything but the C library's own parts, which fit the machine and nothing else.
 collect_into() {
-  local program
+  local name program
   mkdir -p "$collect"
-  for program in "${programs[@]}"; do
-    cp "$(find_program "$program")" "$collect/" && strip --strip-debug "$collect/$program" &&
-      ldd "$collect/$program" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' |
+  for name in "${programs[@]}"; do
+    program=$(find_program "$name")
+    cp "$program" "$collect/" && strip --strip-debug "$collect/$name" &&
+      ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' |
       grep -v '/\(libc\|libm\|libdl\|librt\|libpthread\|libgcc_s\|libstdc++\)\.so' |
         xargs --no-run-if-empty cp -L -t "$collect" || return 1
   done
