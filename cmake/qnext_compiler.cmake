@@ -9,8 +9,8 @@ set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
 
 # -ffp-contract=off: a sum is fused where the source says so (std::fma, intrinsics) and nowhere
 # else, so that every ISA and every build gives the bits that the contract promises.
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
-                    -ffp-contract=off)
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Werror;-ffp-contract=off>")
 
 if(QNEXT_SANITIZE)
   add_compile_options(-fsanitize=${QNEXT_SANITIZE} -fno-omit-frame-pointer

@@ -5,13 +5,14 @@
 #   dev       AddressSanitizer and UndefinedBehaviorSanitizer, all tests
 #   tsan      ThreadSanitizer, the tests of what runs on several threads
 #   tidy      clang-tidy finds nothing
+#   cuda      the CUDA backend and its tests compile, where there is nvcc (scripts/gpu-test.sh runs them)
 #   fuzz      each fuzz target for a few seconds over its seeds
 # The last line is "N passed, M failed", over all runs of tests; the exit status is 0 only if M is 0
 # and every stage held. Names of stages as arguments run those only.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(format release dev tsan tidy fuzz)
+stages=(format release dev tsan tidy cuda fuzz)
 if [[ $# -gt 0 ]]; then
   stages=("$@")
 fi
@@ -61,7 +62,7 @@ build() {
 }
 
 stage_format() {
-  first_party '*.cpp' '*.h' | xargs clang-format-14 --dry-run --Werror
+  first_party '*.cpp' '*.h' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
 }
 
 stage_release() {
@@ -83,12 +84,22 @@ stage_tsan() {
     run_tests build/tsan --exclude-regex "_NOT_BUILT|$thread_tests_left_out"
 }
 
-# Not the files of one instruction set: they use gcc's vector extensions.
+# Not the files of one instruction set, which use gcc's vector extensions, nor those of the CUDA
+# build.
 stage_tidy() {
   cmake --preset fuzz -DQNEXT_BENCHMARKS=OFF >/dev/null || return 1
   first_party 'src/*.cpp' | grep -v '_\(test\|benchmark\|avx2\|avx512\)\.cpp$' |
+    grep -v '^src/\(backend/cuda/\|base/cuda_\)' |
     xargs --max-procs="$jobs" --max-args=4 \
       clang-tidy -p build/fuzz --quiet --extra-arg=-Wno-error 2>/dev/null
+}
+
+stage_cuda() {
+  if ! command -v nvcc >/dev/null; then
+    echo "no nvcc here: skipped"
+    return
+  fi
+  build cuda -DQNEXT_BENCHMARKS=OFF -- qnext ops_cuda_test cuda_backend_test
 }
 
 # Seeds: the inputs that the tests use.

@@ -1,4 +1,4 @@
-// Text from the bundled model through tokenizer, engine and CPU backend.
+// Text from the bundled model through tokenizer, engine and backend.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -65,7 +65,7 @@ class Generation : public ::testing::Test {
 };
 
 TEST_F(Generation, GreedyTextIsTheReferences) {
-  const auto backend = model_->cpu({.threads = 2});
+  const auto backend = model_->backend(2);
   const json::Value references = expected();
   for (const json::Value& reference : references.as_array()) {
     const std::string& prompt = reference.find("prompt")->as_string();
@@ -82,7 +82,7 @@ TEST_F(Generation, GreedyTextIsTheReferences) {
 // counted every position; a verify step counts those reached, so prompts whose drafts come in
 // streaks differ by a few tokens of 64.
 TEST_F(Generation, DraftsAreAcceptedAsOftenAsTheHeadIsRight) {
-  const auto backend = model_->cpu({.threads = 2});
+  const auto backend = model_->backend(2);
   const json::Value references = expected();
   double accepted = 0, drafted = 0, share = 0;
   for (const json::Value& reference : references.as_array()) {
@@ -110,7 +110,7 @@ TEST_F(Generation, SameSeedSameTextWhateverElse) {
     requests.push_back(sampled);
   }
   std::vector<std::string> alone;
-  const auto one_thread = model_->cpu({.threads = 1});
+  const auto one_thread = model_->backend(1);
   for (const GenerationRequest& request : requests)
     alone.push_back(run(*one_thread, {request})[0].text);
 
@@ -120,7 +120,7 @@ TEST_F(Generation, SameSeedSameTextWhateverElse) {
     for (size_t i = 0; i < requests.size(); ++i)
       EXPECT_EQ(together[i].text, alone[i]) << "chunk " << chunk << ", speculate " << speculate;
   };
-  const auto three_threads = model_->cpu({.threads = 3});
+  const auto three_threads = model_->backend(3);
   check(*one_thread, 512, 0);
   check(*three_threads, 3, 0);
   check(*three_threads, 512, 1);
@@ -131,7 +131,7 @@ TEST_F(Generation, SameSeedSameTextWhateverElse) {
 // Tokens drawn while drafts are verified follow the model's distribution: the second token of many
 // seeds, with and without drafts, against the exact mixture over first tokens.
 TEST_F(Generation, SpeculationLeavesTheDistributionUnchanged) {
-  const auto backend = model_->cpu({.threads = 2});
+  const auto backend = model_->backend(2);
   constexpr int samples = 1500;
   std::map<int32_t, int> plain, drafted;
   for (int32_t speculate : {0, 2}) {
@@ -180,7 +180,7 @@ TEST_F(Generation, SpeculationLeavesTheDistributionUnchanged) {
 }
 
 TEST_F(Generation, StopStringsLogprobsAndLimits) {
-  const auto backend = model_->cpu({.threads = 2});
+  const auto backend = model_->backend(2);
   GenerationRequest stopped = request("ROMEO:\nBut soft, what light", 64);
   stopped.stop_strings = {"rapier"};
   stopped.sampling.logprobs = 3;

@@ -6,6 +6,9 @@
 #include "app/model_folder.h"
 #include "app/progress.h"
 #include "backend/cpu/cpu_backend.h"
+#ifdef QNEXT_CUDA
+#include "backend/cuda/cuda_backend.h"
+#endif
 #include "base/cpu_features.h"
 #include "base/error.h"
 
@@ -43,11 +46,40 @@ Tokenizer load_tokenizer(const std::string& folder, const Config& config) {
   return tokenizer;
 }
 
+#ifdef QNEXT_CUDA
+namespace {
+
+// Whether --device means the GPU. Under auto the CPU takes what the GPU cannot, and says so.
+bool use_cuda(const MachineOptions& options) {
+  if (options.device == "cpu") return false;
+  std::optional<std::string> reason = backend::why_no_cuda();
+  if (!reason && options.quantization())
+    reason = "the CUDA backend holds weights as stored, without --quantize";
+  if (!reason) return true;
+  if (options.device == "cuda") fail("--device cuda: {}; use --device cpu", *reason);
+  fmt::print(stderr, "using the CPU: {}\n", *reason);
+  return false;
+}
+
+}  // namespace
+#endif
+
 std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
                                                const MachineOptions& options, bool want_mtp) {
   if (want_mtp && !files.weights.has_mtp)
     fail("{} has no MTP head, which --speculate needs; leave --speculate out", files.folder);
   if (!options.isa.empty()) limit_isa(isa_from_name(options.isa));
+#ifdef QNEXT_CUDA
+  if (use_cuda(options)) {
+    ProgressBar bar("loading");
+    return backend::make_cuda_backend(
+        files.checkpoint, files.config,
+        {.threads = options.threads,
+         .kv_dtype = options.kv_dtype(),
+         .load_mtp = want_mtp,
+         .progress = [&](size_t done, size_t total) { bar.update(done, total); }});
+  }
+#endif
   ProgressBar bar("loading");
   return backend::make_cpu_backend(
       files.checkpoint, files.config,

@@ -113,6 +113,13 @@ void add_storage_options(CLI::App& command, MachineOptions& options) {
 
 void add_machine_options(CLI::App& command, MachineOptions& options) {
   add_storage_options(command, options);
+#ifdef QNEXT_CUDA
+  command
+      .add_option("--device", options.device, "cuda, cpu, or auto: a GPU if there is one [auto]")
+      ->group("Machine")
+      ->type_name("NAME")
+      ->check(one_of({"cuda", "cpu", "auto"}));
+#endif
   command.add_option("--threads", options.threads, "threads [one for each core]")
       ->group("Machine")
       ->type_name("N")

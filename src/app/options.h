@@ -25,6 +25,8 @@ struct MachineOptions {
   std::string quantize;  // empty: as stored
   std::string kv_type = "f32";
   std::string isa;  // empty: the best there is
+  // cuda, cpu, or auto: the GPU where there is one. Only a CUDA build has the option.
+  std::string device = "auto";
 
   std::optional<DType> quantization() const;
   DType kv_dtype() const;

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/common/check_batch.h"
+#include "backend/common/step_driver.h"
+#include "backend/common/weights.h"
 #include "backend/cpu/caches.h"
 #include "backend/cpu/forward.h"
-#include "backend/cpu/step_driver.h"
-#include "backend/cpu/weights.h"
 #include "backend/cpu/workspace.h"
 #include "base/cpu_features.h"
 #include "base/error.h"
@@ -51,7 +52,6 @@ class CpuBackend final : public Backend {
     slots_ = StateSlots(config_, reservation.slots);
     workspace_ = Workspace(config_, reservation.rows, capabilities_.has_mtp);
     forward_.attach(workspace_, pages_, slots_);
-    driver_.attach(workspace_);
   }
 
   size_t reservation_bytes(const Reservation& reservation) const override {
@@ -61,7 +61,8 @@ class CpuBackend final : public Backend {
   }
 
   std::vector<SequenceResult> step(const Batch& batch) override {
-    check(batch);
+    check_batch(batch, config_, capabilities_,
+                {pages_.count(), slots_.count(), static_cast<int32_t>(workspace_.rows)});
     return driver_.step(batch);
   }
 
@@ -88,29 +89,6 @@ class CpuBackend final : public Backend {
   std::byte* slot(int32_t index) const {
     QNEXT_CHECK(index >= 0 && index < slots_.count(), "slot {}", index);
     return const_cast<StateSlots&>(slots_).bytes(index);
-  }
-
-  // A batch that breaks the rules of step.h is a bug of the engine.
-  void check(const Batch& batch) const {
-    int64_t rows = 0;
-    for (const SequenceStep& s : batch.sequences) {
-      const auto count = static_cast<int64_t>(s.tokens.size());
-      rows += count;
-      QNEXT_CHECK(count > 0 && s.first_position >= 0);
-      QNEXT_CHECK(s.state_out.size() == s.tokens.size());
-      QNEXT_CHECK(s.state_in < slots_.count());
-      QNEXT_CHECK(static_cast<int64_t>(s.pages.size()) * page_tokens >=
-                  s.first_position + count + s.propose);
-      QNEXT_CHECK(!s.draw || (s.sampling && s.counts));
-      QNEXT_CHECK(s.drafts == 0 || (s.draw && s.drafts < count));
-      QNEXT_CHECK(!s.mtp || capabilities_.has_mtp);
-      QNEXT_CHECK(s.propose == 0 || (s.mtp && s.draw));
-      for (int32_t token : s.tokens)
-        QNEXT_CHECK(token >= 0 && token < config_.vocabulary_size, "token {}", token);
-      for (int32_t page : s.pages) QNEXT_CHECK(page >= 0 && page < pages_.count(), "page {}", page);
-      for (int32_t out : s.state_out) QNEXT_CHECK(out < slots_.count(), "slot {}", out);
-    }
-    QNEXT_CHECK(rows > 0 && rows <= workspace_.rows, "{} rows", rows);
   }
 
   Config config_;

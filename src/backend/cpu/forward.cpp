@@ -3,27 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/common/rope_table.h"
 #include "base/error.h"
 #include "ops/activation/activation.h"
 #include "ops/moe/moe.h"
 #include "ops/rms_norm/rms_norm.h"
 
 namespace qnext::backend::cpu {
-
-namespace {
-
-ops::RopeTable rope_table(const Config& config) {
-  std::optional<ops::YarnParameters> yarn;
-  if (const auto& from = config.rope.yarn) {
-    yarn = ops::YarnParameters{
-        from->factor,           static_cast<double>(from->original_max_position_embeddings),
-        from->beta_fast,        from->beta_slow,
-        from->attention_factor, from->truncate};
-  }
-  return ops::make_rope_table(config.rope.theta, config.rope.rotary_dims, yarn);
-}
-
-}  // namespace
 
 Forward::Forward(const Config& config, const ModelWeights& weights, ThreadPool& pool)
     : config_(config), weights_(weights), pool_(pool), rope_(rope_table(config)) {}
@@ -53,7 +39,8 @@ void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequ
                        config_.hidden_size, w_->final_hidden);
 }
 
-void Forward::run_mtp(std::span<const int32_t> next_tokens, std::span<const float* const> hidden,
+void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
+                      std::span<const int64_t> hidden_rows,
                       std::span<const RowSequence> sequences) {
   const MtpWeights& mtp = *weights_.mtp;
   const int64_t width = config_.hidden_size;
@@ -64,8 +51,8 @@ void Forward::run_mtp(std::span<const int32_t> next_tokens, std::span<const floa
     for (int64_t r = first; r < last; ++r) {
       float* both = w_->mtp_input + r * 2 * width;
       ops::rms_norm_row(both, mtp.embedding_norm.data(), eps, width, both);
-      ops::rms_norm_row(hidden[static_cast<size_t>(r)], mtp.hidden_norm.data(), eps, width,
-                        both + width);
+      ops::rms_norm_row(hidden_row(source, hidden_rows[static_cast<size_t>(r)]),
+                        mtp.hidden_norm.data(), eps, width, both + width);
     }
   });
   project(w_->mtp_input, 2 * width, {&mtp.fc}, {w_->x});
@@ -73,16 +60,17 @@ void Forward::run_mtp(std::span<const int32_t> next_tokens, std::span<const floa
   norm(w_->x, mtp.norm, w_->mtp_hidden);
 }
 
-void Forward::lm_head(const float* hidden, std::span<const int64_t> rows, float* logits) {
+const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
   const int64_t width = config_.hidden_size;
   const auto count = static_cast<int64_t>(rows.size());
   for (int64_t i = 0; i < count; ++i)
-    std::copy_n(hidden + rows[static_cast<size_t>(i)] * width, width, w_->normed + i * width);
+    std::copy_n(hidden_row(source, rows[static_cast<size_t>(i)]), width, w_->normed + i * width);
   ops::Activations x{w_->normed, count, width, width, nullptr};
   if (is_block_quantized(weights_.lm_head.dtype))
     x = ops::quantize_activations(pool_, x, w_->quantized);
-  ops::matmul(pool_, x, weights_.lm_head, logits, config_.vocabulary_size);
+  ops::matmul(pool_, x, weights_.lm_head, w_->logits, config_.vocabulary_size);
   traffic_.weights += ops::weight_bytes(weights_.lm_head);
+  return w_->logits;
 }
 
 // --- pieces ----------------------------------------------------------------------------------
@@ -116,7 +104,7 @@ void Forward::embed(std::span<const int32_t> tokens, float* out, int64_t stride)
   }
 }
 
-void Forward::norm(const float* x, const Vector& weight, float* y) {
+void Forward::norm(const float* x, Vector weight, float* y) {
   ops::rms_norm(pool_, x, config_.hidden_size, weight.data(),
                 static_cast<float>(config_.rms_norm_eps), rows_, config_.hidden_size, y,
                 config_.hidden_size);
@@ -191,7 +179,7 @@ void Forward::prepare_heads(const AttentionWeights& weights) {
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   pool_.parallel_for(rows_, 4, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      const auto prepare = [&](float* head, const Vector& weight) {
+      const auto prepare = [&](float* head, Vector weight) {
         ops::rms_norm_row(head, weight.data(), eps, d, head);
         ops::rope_row(head, w_->cosine + r * half, w_->sine + r * half, rope_.rotary_dims);
       };

@@ -6,8 +6,9 @@
 #include <span>
 #include <vector>
 
+#include "backend/common/passes.h"
+#include "backend/common/weights.h"
 #include "backend/cpu/caches.h"
-#include "backend/cpu/weights.h"
 #include "backend/cpu/workspace.h"
 #include "backend/step.h"
 #include "base/thread_pool.h"
@@ -18,17 +19,7 @@
 
 namespace qnext::backend::cpu {
 
-// Rows of several sequences, one after another, that pass through the layers together.
-struct RowSequence {
-  int64_t first_row = 0;
-  int64_t rows = 0;
-  int64_t first_position = 0;
-  std::span<const int32_t> pages;
-  int32_t state_in = no_slot;
-  std::span<const int32_t> state_out;  // [rows]
-};
-
-class Forward {
+class Forward final : public Passes {
  public:
   Forward(const Config& config, const ModelWeights& weights, ThreadPool& pool);
 
@@ -36,21 +27,20 @@ class Forward {
   void attach(Workspace& workspace, KvPages& pages, StateSlots& slots);
   void observe(Observer* observer) { observer_ = observer; }
 
-  // All layers and the final norm: tokens [rows] -> workspace.final_hidden. Advances KV and state.
-  void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences);
-
-  // The MTP head. Row r takes next_tokens[r], the token after its position, and hidden[r]
-  // [hidden_size], the main model's final hidden state there or the head's own output
-  // -> workspace.mtp_hidden.
-  void run_mtp(std::span<const int32_t> next_tokens, std::span<const float* const> hidden,
-               std::span<const RowSequence> sequences);
-
-  // logits [rows, vocabulary] of rows of final_hidden or mtp_hidden, gathered by index.
-  void lm_head(const float* hidden, std::span<const int64_t> rows, float* logits);
+  void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) override;
+  void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
+               std::span<const int64_t> hidden_rows,
+               std::span<const RowSequence> sequences) override;
+  const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
+  const float* mtp_hidden(int64_t) override { return w_->mtp_hidden; }
 
   const Traffic& traffic() const { return traffic_; }
 
  private:
+  const float* hidden_row(Hidden source, int64_t row) const {
+    return (source == Hidden::model ? w_->final_hidden : w_->mtp_hidden) +
+           row * config_.hidden_size;
+  }
   void begin(int64_t rows, std::span<const RowSequence> sequences);
   void embed(std::span<const int32_t> tokens, float* out, int64_t stride);
   void layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index);
@@ -60,7 +50,7 @@ class Forward {
   void ungroup_projections();
   void choose_experts(const MlpWeights& weights, int index, int64_t slots);
   void mlp(const MlpWeights& weights, int index);
-  void norm(const float* x, const Vector& weight, float* y);
+  void norm(const float* x, Vector weight, float* y);
   void project(const float* x, int64_t columns, std::initializer_list<const Linear*> linears,
                std::initializer_list<float*> outputs, bool accumulate = false);
 

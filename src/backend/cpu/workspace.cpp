@@ -2,33 +2,13 @@
 
 #include <algorithm>
 
+#include "backend/common/carver.h"
 #include "ops/matmul/matmul.h"
 #include "ops/moe/moe.h"
 
 namespace qnext::backend::cpu {
 
 namespace {
-
-// Hands out 64-byte aligned pieces of a block; with a null block it only adds up their sizes.
-class Carver {
- public:
-  explicit Carver(std::byte* base) : base_(base) {}
-  size_t used() const { return used_; }
-
-  template <typename T>
-  void take(T*& pointer, int64_t count) {
-    take_bytes(pointer, static_cast<size_t>(count) * sizeof(T));
-  }
-  template <typename T>
-  void take_bytes(T*& pointer, size_t bytes) {
-    pointer = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ += (bytes + 63) / 64 * 64;
-  }
-
- private:
-  std::byte* base_;
-  size_t used_ = 0;
-};
 
 void carve(Carver& carver, Workspace& w, const Config& c, int64_t rows, bool has_mtp) {
   const int64_t heads_width = c.attention_heads * c.head_dim;

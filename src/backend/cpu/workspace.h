@@ -4,15 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/common/passes.h"
 #include "base/aligned_buffer.h"
 #include "model/config.h"
 #include "ops/attention/attention.h"
 
 namespace qnext::backend::cpu {
-
-// Rows of logits that are computed at a time; more would only cost memory, the lm_head is read
-// once for each such group.
-constexpr int64_t logits_rows = 32;
 
 struct Workspace {
   Workspace() = default;

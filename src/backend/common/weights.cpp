@@ -1,4 +1,4 @@
-#include "backend/cpu/weights.h"
+#include "backend/common/weights.h"
 
 #include <algorithm>
 #include <exception>
@@ -8,10 +8,10 @@
 #include "base/error.h"
 #include "checkpoint/finite.h"
 
-namespace qnext::backend::cpu {
+namespace qnext::backend {
 
 // Walks the model once to point every matrix at its tensor, then reads all bytes in file order:
-// checks that they are finite and packs what is to be quantised.
+// checks that they are finite, and packs what is to be quantised or copies it to a store.
 class WeightBinder {
  public:
   WeightBinder(const Checkpoint& checkpoint, const Config& config,
@@ -21,7 +21,7 @@ class WeightBinder {
   void bind_model() {
     ModelWeights& model = weights_.model_;
     model.embedding = matrix("model.embed_tokens.weight");
-    check_only(model.embedding, checkpoint_.get("model.embed_tokens.weight"));
+    use_as_stored(model.embedding, checkpoint_.get("model.embed_tokens.weight"));
     model.norm = vector("model.norm.weight");
     model.layers.resize(config_.layers.size());
     for (size_t i = 0; i < model.layers.size(); ++i)
@@ -33,6 +33,7 @@ class WeightBinder {
 
   void load(ThreadPool& pool) {
     place_panels();
+    place_copies();
     std::ranges::stable_sort(jobs_, [](const Job& a, const Job& b) {
       return std::tuple(a.tensor->file, a.tensor->offset, a.first_value) <
              std::tuple(b.tensor->file, b.tensor->offset, b.first_value);
@@ -71,9 +72,10 @@ class WeightBinder {
     size_t value_count = 0;
     size_t bytes() const { return dtype_bytes(tensor->dtype, value_count); }
     ops::WeightMatrix source;     // the rows, where they are to be packed
-    std::byte* panels = nullptr;  // null: check only
+    std::byte* panels = nullptr;  // null: not packed
+    std::byte* copy = nullptr;    // null: not copied
   };
-  struct Packed {
+  struct Placed {
     ops::WeightMatrix* target = nullptr;
     ops::WeightMatrix source;
     const StoredTensor* tensor = nullptr;
@@ -84,19 +86,19 @@ class WeightBinder {
   ops::WeightMatrix matrix(const std::string& name) {
     const StoredTensor& tensor = checkpoint_.get(name);
     ops::WeightMatrix view{tensor.dtype, tensor.shape[0], tensor.shape[1], tensor.data, nullptr};
-    if (tensor.dtype == DType::f8_e4m3)
-      view.block_scales = weights_.block_scales_.emplace_back(vector(name + "_scale_inv")).data();
+    if (tensor.dtype == DType::f8_e4m3) view.block_scales = vector(name + "_scale_inv").data();
     return view;
   }
 
-  // Small tensors are copied, widened and checked on the spot.
+  // Small tensors are checked, widened and copied on the spot.
   Vector vector(const std::string& name) {
     const StoredTensor& tensor = checkpoint_.get(name);
     check_finite(tensor);
-    Vector values(static_cast<size_t>(tensor.elements()));
+    std::vector<float> values(static_cast<size_t>(tensor.elements()));
     convert_to_float(tensor.dtype, tensor.data, values.data(), values.size());
     weights_.bytes_ += values.size() * sizeof(float);
-    return values;
+    if (options_.store) return options_.store->keep(values);
+    return weights_.vectors_.emplace_back(std::move(values));
   }
 
   void bind_matrix(const std::string& name, ops::WeightMatrix& target, bool quantizable = true) {
@@ -105,7 +107,7 @@ class WeightBinder {
     if (quantizable && options_.quantize && ops::can_pack(*options_.quantize, target.columns))
       packed_.push_back({&target, target, &tensor});
     else
-      check_only(target, tensor);
+      use_as_stored(target, tensor);
   }
 
   void bind_lm_head(ModelWeights& model) {
@@ -187,7 +189,8 @@ class WeightBinder {
   // --- reading -------------------------------------------------------------------------------
 
   // A matrix of the checkpoint, cut into runs of whole FP8 scale blocks of about 4 MB.
-  void add_jobs(const ops::WeightMatrix& source, const StoredTensor& tensor, std::byte* panels) {
+  void add_jobs(const ops::WeightMatrix& source, const StoredTensor& tensor, std::byte* panels,
+                std::byte* copy) {
     const size_t row_bytes = dtype_bytes(source.dtype, static_cast<size_t>(source.columns));
     const int64_t blocks = static_cast<int64_t>((size_t{4} << 20) / (row_bytes * 128));
     const int64_t run = std::max<int64_t>(1, blocks) * 128;
@@ -203,20 +206,43 @@ class WeightBinder {
       if (source.block_scales) job.source.block_scales += row / 128 * scale_columns;
       job.value_count = static_cast<size_t>(job.source.rows * source.columns);
       if (panels) job.panels = panels + ops::packed_bytes(*options_.quantize, row, source.columns);
+      if (copy) job.copy = copy + static_cast<size_t>(row) * row_bytes;
       jobs_.push_back(job);
     }
   }
 
-  void check_only(const ops::WeightMatrix& view, const StoredTensor& tensor) {
+  void use_as_stored(ops::WeightMatrix& view, const StoredTensor& tensor) {
     weights_.bytes_ += ops::weight_bytes(view);
-    add_jobs(view, tensor, nullptr);
+    if (options_.store)
+      copied_.push_back({&view, view, &tensor});
+    else
+      add_jobs(view, tensor, nullptr, nullptr);
+  }
+
+  // The store's room in the order of binding, every matrix on its own 256 bytes.
+  void place_copies() {
+    if (!options_.store) return;
+    constexpr size_t alignment = 256;
+    std::vector<size_t> offsets;
+    size_t size = 0;
+    for (const Placed& copied : copied_) {
+      offsets.push_back(size);
+      size += (copied.tensor->bytes + alignment - 1) / alignment * alignment;
+    }
+    std::byte* room = options_.store->reserve(size);
+    for (size_t i = 0; i < copied_.size(); ++i) {
+      const Placed& copied = copied_[i];
+      copied.target->data = room + offsets[i];
+      add_jobs(copied.source, *copied.tensor, nullptr, room + offsets[i]);
+    }
+    if (config_.tie_word_embeddings) weights_.model_.lm_head = weights_.model_.embedding;
   }
 
   void place_panels() {
     constexpr size_t alignment = 64;
     std::vector<size_t> offsets;
     size_t size = 0;
-    for (const Packed& packed : packed_) {
+    for (const Placed& packed : packed_) {
       offsets.push_back(size);
       const size_t bytes =
           ops::packed_bytes(*options_.quantize, packed.source.rows, packed.source.columns);
@@ -225,18 +251,21 @@ class WeightBinder {
     weights_.arena_ = AlignedBuffer(size, "quantised weights; use a smaller format or model");
     weights_.bytes_ += size;
     for (size_t i = 0; i < packed_.size(); ++i) {
-      const Packed& packed = packed_[i];
+      const Placed& packed = packed_[i];
       std::byte* panels = weights_.arena_.data() + offsets[i];
       *packed.target = {*options_.quantize, packed.source.rows, packed.source.columns, panels,
                         nullptr};
-      add_jobs(packed.source, *packed.tensor, panels);
+      add_jobs(packed.source, *packed.tensor, panels, nullptr);
     }
   }
 
   void run(const Job& job) const {
     check_finite(*job.tensor, job.first_value, job.value_count);
-    if (!job.panels) return;
-    ops::pack_weights(job.source, *options_.quantize, job.panels);
+    if (!job.panels && !job.copy) return;
+    if (job.panels)
+      ops::pack_weights(job.source, *options_.quantize, job.panels);
+    else
+      options_.store->write(job.copy, job.source.data, job.bytes());
     checkpoint_.dont_need(*job.tensor);
   }
 
@@ -244,7 +273,8 @@ class WeightBinder {
   const Config& config_;
   const ResidentWeights::Options& options_;
   ResidentWeights& weights_;
-  std::vector<Packed> packed_;
+  std::vector<Placed> packed_;
+  std::vector<Placed> copied_;  // to the store
   std::vector<Job> jobs_;
 };
 
@@ -255,4 +285,4 @@ ResidentWeights::ResidentWeights(const Checkpoint& checkpoint, const Config& con
   binder.load(pool);
 }
 
-}  // namespace qnext::backend::cpu
+}  // namespace qnext::backend

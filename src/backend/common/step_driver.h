@@ -1,5 +1,5 @@
-// One step of step.h on the CPU: all rows through the model, draws and draft acceptance, then the
-// MTP head over the rows that stand, and its proposals.
+// One step of step.h on any device: all rows through the model, draws and draft acceptance, then
+// the MTP head over the rows that stand, and its proposals.
 #pragma once
 
 #include <cstdint>
@@ -7,18 +7,18 @@
 #include <span>
 #include <vector>
 
-#include "backend/cpu/forward.h"
-#include "backend/cpu/workspace.h"
+#include "backend/common/passes.h"
 #include "backend/step.h"
 #include "base/thread_pool.h"
+#include "model/config.h"
 
-namespace qnext::backend::cpu {
+namespace qnext::backend {
 
 class StepDriver {
  public:
-  StepDriver(const Config& config, Forward& forward, ThreadPool& pool);
+  // Logits of several sequences are drawn from at once, on the threads of `pool`.
+  StepDriver(const Config& config, Passes& passes, ThreadPool& pool);
 
-  void attach(Workspace& workspace) { w_ = &workspace; }
   void observe(Observer* observer) { observer_ = observer; }
 
   // The batch obeys step.h.
@@ -45,7 +45,7 @@ class StepDriver {
   void run_model(std::span<Progress> sequences);
   std::vector<int64_t> rows_with_logits(std::span<const Progress> sequences) const;
   void draw(std::span<Progress> sequences);
-  void use_logits(Progress& sequence, std::span<const int64_t> rows) const;
+  void use_logits(Progress& sequence, std::span<const int64_t> rows, const float* logits) const;
   static void draw_token(Progress& sequence, int64_t row, const float* logits, int64_t vocabulary);
 
   void run_mtp(std::span<Progress> sequences);
@@ -54,10 +54,9 @@ class StepDriver {
   void propose_tokens(std::span<Progress* const> sequences, std::span<const int64_t> rows);
 
   const Config& config_;
-  Forward& forward_;
+  Passes& passes_;
   ThreadPool& pool_;
-  Workspace* w_ = nullptr;
   Observer* observer_ = nullptr;
 };
 
-}  // namespace qnext::backend::cpu
+}  // namespace qnext::backend

@@ -1,4 +1,4 @@
-#include "backend/cpu/step_driver.h"
+#include "backend/common/step_driver.h"
 
 #include <algorithm>
 #include <exception>
@@ -6,10 +6,10 @@
 
 #include "base/error.h"
 
-namespace qnext::backend::cpu {
+namespace qnext::backend {
 
-StepDriver::StepDriver(const Config& config, Forward& forward, ThreadPool& pool)
-    : config_(config), forward_(forward), pool_(pool) {}
+StepDriver::StepDriver(const Config& config, Passes& passes, ThreadPool& pool)
+    : config_(config), passes_(passes), pool_(pool) {}
 
 std::vector<SequenceResult> StepDriver::step(const Batch& batch) {
   std::vector<SequenceResult> results(batch.sequences.size());
@@ -40,7 +40,7 @@ void StepDriver::run_model(std::span<Progress> sequences) {
     rows.push_back({s.first_row, s.rows, s.step->first_position, s.step->pages, s.step->state_in,
                     s.step->state_out});
   }
-  forward_.run_model(tokens, rows);
+  passes_.run_model(tokens, rows);
 }
 
 // --- draws -----------------------------------------------------------------------------------
@@ -62,12 +62,13 @@ void StepDriver::draw(std::span<Progress> sequences) {
   for (size_t begin = 0; begin < all_rows.size(); begin += logits_rows) {
     const auto rows =
         std::span(all_rows).subspan(begin, std::min<size_t>(logits_rows, all_rows.size() - begin));
-    forward_.lm_head(w_->final_hidden, rows, w_->logits);
+    const float* logits = passes_.lm_head(Hidden::model, rows);
     if (observer_)
-      shown.insert(shown.end(), w_->logits,
-                   w_->logits + static_cast<int64_t>(rows.size()) * config_.vocabulary_size);
+      shown.insert(shown.end(), logits,
+                   logits + static_cast<int64_t>(rows.size()) * config_.vocabulary_size);
     pool_.parallel_for(static_cast<int64_t>(sequences.size()), 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) use_logits(sequences[static_cast<size_t>(i)], rows);
+      for (int64_t i = first; i < last; ++i)
+        use_logits(sequences[static_cast<size_t>(i)], rows, logits);
     });
   }
   if (observer_)
@@ -75,13 +76,14 @@ void StepDriver::draw(std::span<Progress> sequences) {
                        config_.vocabulary_size, shown.data());
 }
 
-// `rows` of the batch have their logits in the workspace now; some may be this sequence's.
-void StepDriver::use_logits(Progress& s, std::span<const int64_t> rows) const {
+// `all_logits` are those of `rows` of the batch; some may be this sequence's.
+void StepDriver::use_logits(Progress& s, std::span<const int64_t> rows,
+                            const float* all_logits) const {
   const int64_t vocabulary = config_.vocabulary_size;
   for (size_t i = 0; i < rows.size(); ++i) {
     const int64_t local = rows[i] - s.first_row;
     if (local < 0 || local >= s.rows) continue;
-    const float* logits = w_->logits + static_cast<int64_t>(i) * vocabulary;
+    const float* logits = all_logits + static_cast<int64_t>(i) * vocabulary;
     if (s.step->logits) std::copy_n(logits, vocabulary, s.step->logits + local * vocabulary);
     if (s.drawing && rows[i] >= s.first_drawing_row()) draw_token(s, local, logits, vocabulary);
   }
@@ -112,7 +114,7 @@ void StepDriver::draw_token(Progress& s, int64_t row, const float* logits, int64
 // now for every row that stands.
 void StepDriver::run_mtp(std::span<Progress> sequences) {
   std::vector<int32_t> next_tokens;
-  std::vector<const float*> hidden;
+  std::vector<int64_t> hidden;  // rows of the model
   std::vector<RowSequence> rows;
   std::vector<int64_t> last_rows(sequences.size(), -1);  // in the head's batch
   for (size_t i = 0; i < sequences.size(); ++i) {
@@ -130,25 +132,25 @@ void StepDriver::run_mtp(std::span<Progress> sequences) {
       next_tokens.push_back(!last          ? s.step->tokens[static_cast<size_t>(row + 1)]
                             : s.step->draw ? s.result->tokens.back().token
                                            : s.step->next_token);
-      hidden.push_back(w_->final_hidden + (s.first_row + row) * config_.hidden_size);
+      hidden.push_back(s.first_row + row);
     }
     last_rows[i] = static_cast<int64_t>(next_tokens.size()) - 1;
   }
   if (rows.empty()) return;
-  forward_.run_mtp(next_tokens, hidden, rows);
+  passes_.run_mtp(next_tokens, Hidden::model, hidden, rows);
   if (observer_) show_mtp(static_cast<int64_t>(next_tokens.size()));
   propose(sequences, last_rows);
 }
 
 void StepDriver::show_mtp(int64_t rows) {
-  observer_->observe(Observed::mtp_hidden, 0, rows, config_.hidden_size, w_->mtp_hidden);
+  observer_->observe(Observed::mtp_hidden, 0, rows, config_.hidden_size, passes_.mtp_hidden(rows));
   std::vector<float> shown;
   for (int64_t begin = 0; begin < rows; begin += logits_rows) {
     std::vector<int64_t> group(static_cast<size_t>(std::min(logits_rows, rows - begin)));
     std::iota(group.begin(), group.end(), begin);
-    forward_.lm_head(w_->mtp_hidden, group, w_->logits);
-    shown.insert(shown.end(), w_->logits,
-                 w_->logits + static_cast<int64_t>(group.size()) * config_.vocabulary_size);
+    const float* logits = passes_.lm_head(Hidden::mtp, group);
+    shown.insert(shown.end(), logits,
+                 logits + static_cast<int64_t>(group.size()) * config_.vocabulary_size);
   }
   observer_->observe(Observed::mtp_logits, 0, rows, config_.vocabulary_size, shown.data());
 }
@@ -167,7 +169,7 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
     propose_tokens(sequences, rows);
     std::vector<Progress*> remaining;
     std::vector<int32_t> tokens;
-    std::vector<const float*> hidden;
+    std::vector<int64_t> hidden;  // rows of the head
     std::vector<RowSequence> next;
     for (size_t i = 0; i < sequences.size(); ++i) {
       Progress& s = *sequences[i];
@@ -179,12 +181,12 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
           {static_cast<int64_t>(tokens.size()), 1, position, s.step->pages, no_slot, {}});
       remaining.push_back(&s);
       tokens.push_back(proposed.back());
-      hidden.push_back(w_->mtp_hidden + rows[i] * config_.hidden_size);
+      hidden.push_back(rows[i]);
     }
     sequences = std::move(remaining);
     rows.resize(sequences.size());
     std::iota(rows.begin(), rows.end(), 0);
-    if (!sequences.empty()) forward_.run_mtp(tokens, hidden, next);
+    if (!sequences.empty()) passes_.run_mtp(tokens, Hidden::mtp, hidden, next);
   }
 }
 
@@ -192,9 +194,9 @@ void StepDriver::propose_tokens(std::span<Progress* const> sequences,
                                 std::span<const int64_t> rows) {
   for (size_t begin = 0; begin < rows.size(); begin += logits_rows) {
     const auto group = rows.subspan(begin, std::min<size_t>(logits_rows, rows.size() - begin));
-    forward_.lm_head(w_->mtp_hidden, group, w_->logits);
+    const float* all_logits = passes_.lm_head(Hidden::mtp, group);
     for (size_t i = 0; i < group.size(); ++i) {
-      const float* logits = w_->logits + static_cast<int64_t>(i) * config_.vocabulary_size;
+      const float* logits = all_logits + static_cast<int64_t>(i) * config_.vocabulary_size;
       try {
         sequences[begin + i]->result->proposed.push_back(
             ops::argmax(logits, config_.vocabulary_size));
@@ -205,4 +207,4 @@ void StepDriver::propose_tokens(std::span<Progress* const> sequences,
   }
 }
 
-}  // namespace qnext::backend::cpu
+}  // namespace qnext::backend

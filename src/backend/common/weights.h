@@ -1,14 +1,15 @@
-// The model's weights as the CPU kernels read them.
+// The model's weights as kernels read them.
 //
-// Matrices are either views into the checkpoint's memory map or panels packed into one arena;
-// vectors (norms, gates, convolution taps) are widened to fp32 copies. Everything is owned by
-// ResidentWeights and lives as long as it; the map belongs to the checkpoint.
+// Matrices are views into the checkpoint's memory map, panels packed into one arena, or copies in
+// the memory of another device; vectors (norms, gates, convolution taps) are widened to fp32
+// copies. What is not in the map is owned by ResidentWeights or the device's store.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -20,9 +21,9 @@
 #include "ops/matmul/matmul.h"
 #include "ops/moe/moe.h"
 
-namespace qnext::backend::cpu {
+namespace qnext::backend {
 
-using Vector = std::vector<float>;
+using Vector = std::span<const float>;
 
 // A projection: y = x w^T + bias.
 struct Linear {
@@ -81,26 +82,39 @@ struct ModelWeights {
 
 using Progress = std::function<void(size_t done, size_t total)>;
 
+// Memory of another device, which then holds all weights.
+class WeightStore {
+ public:
+  virtual ~WeightStore() = default;
+  // Room for all matrices, once. Throws Error on lack of memory.
+  virtual std::byte* reserve(size_t bytes) = 0;
+  // Copies bytes into that room; called from several threads.
+  virtual void write(std::byte* to, const void* from, size_t bytes) = 0;
+  // A copy that lives as long as the store.
+  virtual Vector keep(Vector values) = 0;
+};
+
 class ResidentWeights {
  public:
   struct Options {
     std::optional<DType> quantize;
     bool load_mtp = true;
     Progress progress;
+    WeightStore* store = nullptr;  // null: here. A store takes matrices as stored: no quantize.
   };
   // Throws Error naming the first tensor that holds a value that is not finite.
   ResidentWeights(const Checkpoint& checkpoint, const Config& config, const Options& options,
                   ThreadPool& pool);
 
   const ModelWeights& model() const { return model_; }
-  size_t bytes() const { return bytes_; }  // mapped views and arena together
+  size_t bytes() const { return bytes_; }  // mapped views and copies together
 
  private:
   friend class WeightBinder;
   ModelWeights model_;
-  AlignedBuffer arena_;              // packed panels
-  std::deque<Vector> block_scales_;  // of FP8 matrices; a deque keeps them in place
+  AlignedBuffer arena_;                     // packed panels
+  std::deque<std::vector<float>> vectors_;  // a deque keeps them in place
   size_t bytes_ = 0;
 };
 
-}  // namespace qnext::backend::cpu
+}  // namespace qnext::backend

@@ -1,0 +1,52 @@
+// What the step driver asks of a backend: the layers over the rows of one batch. Where the rows
+// lie is the backend's affair; the driver names them by number.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "backend/step.h"
+
+namespace qnext::backend {
+
+// Rows of logits that are computed at a time; more would only cost memory, the lm_head is read
+// once for each such group.
+constexpr int64_t logits_rows = 32;
+
+// Rows of several sequences, one after another, that pass through the layers together.
+struct RowSequence {
+  int64_t first_row = 0;
+  int64_t rows = 0;
+  int64_t first_position = 0;
+  std::span<const int32_t> pages;
+  int32_t state_in = no_slot;
+  std::span<const int32_t> state_out;  // [rows]; empty in the MTP head, which has no such state
+};
+
+// The two kinds of hidden rows that outlive a pass: outputs of the model's final norm, and of the
+// MTP head's.
+enum class Hidden { model, mtp };
+
+class Passes {
+ public:
+  virtual ~Passes() = default;
+
+  // All layers and the final norm: tokens [rows] -> the rows Hidden::model. Advances KV and state.
+  virtual void run_model(std::span<const int32_t> tokens,
+                         std::span<const RowSequence> sequences) = 0;
+
+  // The MTP head. Row r takes next_tokens[r], the token after its position, and row hidden_rows[r]
+  // of `source` -> the rows Hidden::mtp, whose old ones end with the pass.
+  virtual void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
+                       std::span<const int64_t> hidden_rows,
+                       std::span<const RowSequence> sequences) = 0;
+
+  // Logits [rows, vocabulary] of at most logits_rows rows of `source`. They stay until the next
+  // call.
+  virtual const float* lm_head(Hidden source, std::span<const int64_t> rows) = 0;
+
+  // The first `rows` rows Hidden::mtp, for an observer.
+  virtual const float* mtp_hidden(int64_t rows) = 0;
+};
+
+}  // namespace qnext::backend
