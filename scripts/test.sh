@@ -143,6 +143,5 @@ main() {
   fi
   echo "$passed passed, $failed failed"
   [[ $failed -eq 0 && ${#broken[@]} -eq 0 ]]
-  exit
 }
-main
+main; exit
