@@ -12,10 +12,8 @@
 #include "app/options.h"
 #include "app/terminal.h"
 #include "app/units.h"
-#include "base/bandwidth.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "base/thread_pool.h"
 #include "engine/collector.h"
 #include "engine/engine.h"
 
@@ -134,14 +132,6 @@ size_t peak_resident_bytes() {
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }
 
-// Best of a few passes: anything else that runs only ever takes bandwidth away.
-double read_bandwidth(ReadBandwidth& buffer, ThreadPool& pool) {
-  constexpr int passes = 3;
-  double best = 0;
-  for (int i = 0; i < passes; ++i) best = std::max(best, buffer.pass(pool));
-  return best;
-}
-
 BenchReport measure(const BenchOptions& options) {
   BenchReport report;
   const ModelFiles files(options.model);
@@ -155,13 +145,11 @@ BenchReport measure(const BenchOptions& options) {
   engine::Engine engine(*backend, nullptr, engine_options);
   Measurement warm_up;
   measure_answer(engine, *backend, options, warm_up);
-  report.peak_bytes = peak_resident_bytes();  // before the buffer below counts as well
+  report.peak_bytes = peak_resident_bytes();  // before the bandwidth's buffer counts as well
 
-  ThreadPool pool(options.machine.threads);
-  ReadBandwidth buffer(size_t{1} << 30);
   for (int i = 0; i < options.repeat; ++i) {
     Measurement& one = report.repeats.emplace_back();
-    one.bandwidth = read_bandwidth(buffer, pool);
+    one.bandwidth = backend->measure_read_bandwidth();
     measure_answer(engine, *backend, options, one);
   }
   return report;

@@ -141,6 +141,10 @@ class Backend {
   virtual void observe(Observer* observer) = 0;
 
   virtual const Traffic& traffic() const = 0;
+
+  // Bytes a second that a plain loop on this device reads from its memory, measured now: the limit
+  // that traffic() is held against. Needs a GiB of memory meanwhile.
+  virtual double measure_read_bandwidth() = 0;
 };
 
 }  // namespace qnext::backend

@@ -9,6 +9,7 @@
 #include "backend/cpu/caches.h"
 #include "backend/cpu/forward.h"
 #include "backend/cpu/workspace.h"
+#include "base/bandwidth.h"
 #include "base/cpu_features.h"
 #include "base/error.h"
 
@@ -84,6 +85,10 @@ class CpuBackend final : public Backend {
   }
 
   const Traffic& traffic() const override { return forward_.traffic(); }
+
+  double measure_read_bandwidth() override {
+    return qnext::measure_read_bandwidth(pool_, size_t{1} << 30);
+  }
 
  private:
   std::byte* slot(int32_t index) const {

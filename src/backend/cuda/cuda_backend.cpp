@@ -3,6 +3,7 @@
 #include "backend/common/check_batch.h"
 #include "backend/common/step_driver.h"
 #include "backend/common/weights.h"
+#include "backend/cuda/bandwidth.h"
 #include "backend/cuda/caches.h"
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/device_store.h"
@@ -105,6 +106,8 @@ class CudaBackend final : public Backend {
   }
 
   const Traffic& traffic() const override { return forward_.traffic(); }
+
+  double measure_read_bandwidth() override { return cuda::measure_read_bandwidth(stream_.get()); }
 
  private:
   std::byte* slot(int32_t index) const {

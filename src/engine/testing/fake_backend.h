@@ -54,6 +54,7 @@ class FakeBackend : public backend::Backend {
   void import_state(int32_t slot, std::span<const std::byte> in) override;
   void observe(backend::Observer*) override {}
   const backend::Traffic& traffic() const override { return traffic_; }
+  double measure_read_bandwidth() override { return 1; }
 
   FakeOptions options;
   // The next step throws this and does nothing.
