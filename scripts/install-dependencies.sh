@@ -11,7 +11,7 @@ build_packages=(
   libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev
 )
 test_packages=(
-  libgtest-dev libgmock-dev libbenchmark-dev xz-utils
+  git libgtest-dev libgmock-dev libbenchmark-dev xz-utils
   clang libclang-rt-dev clang-tidy clang-format-14
 )
 

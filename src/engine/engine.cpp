@@ -15,11 +15,13 @@ void check_request(const GenerationRequest& request, const EngineOptions& option
                    const Config& config) {
   const int64_t prompt = std::ssize(request.prompt);
   if (prompt == 0) fail("the prompt is empty: give at least one token");
-  if (prompt >= options.max_context)
-    fail(
-        "the prompt has {} tokens, but the context of {} leaves no room for an answer: shorten "
-        "the prompt or raise --context",
-        prompt, options.max_context);
+  if (prompt >= options.max_context) {
+    const bool largest = options.max_context >= config.context_length();
+    fail("the prompt has {} tokens, but the context of {} leaves no room for an answer: {}", prompt,
+         options.max_context,
+         largest ? "shorten the prompt, the model was made for no more"
+                 : "shorten the prompt or raise --context");
+  }
   for (const int32_t token : request.prompt)
     if (token < 0 || token >= config.vocabulary_size)
       fail("the prompt holds token {}, but the model's vocabulary has {}: is this its tokenizer?",
