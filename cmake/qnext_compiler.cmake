@@ -5,7 +5,7 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 # -O1 keeps sanitized tests of numeric kernels within minutes.
-set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
 
 # -ffp-contract=off: a sum is fused where the source says so (std::fma, intrinsics) and nowhere
 # else, so that every ISA and every build gives the bits that the contract promises.
