@@ -64,23 +64,15 @@ inline void exponentiate(Real (&x)[count]) {
   }
 }
 
-inline float largest_lane(const Floats& values) {
-  Floats x = values;
-  using Order = int32_t __attribute__((vector_size(64)));
-  const auto fold = [&](const Order& upper) {
-    const Floats other = __builtin_shuffle(x, upper);
-    x = other > x ? other : x;
-  };
-  fold(Order{8, 9, 10, 11, 12, 13, 14, 15});
-  fold(Order{4, 5, 6, 7});
-  fold(Order{2, 3});
-  fold(Order{1});
-  return x[0];
+inline float largest_lane(const Floats& x) {
+  float most = x[0];
+  for (int lane = 1; lane < 16; ++lane) most = x[lane] > most ? x[lane] : most;
+  return most;
 }
 
 inline bool block_maxima_vector(const float* logits, int64_t count, float* maxima) {
   const Floats lowest = Floats{} - __builtin_inff();
-  auto nan = lowest != lowest;
+  auto nan = lowest != lowest;  // NOLINT(misc-redundant-expression): a mask of zeros
   for (int64_t begin = 0; begin < count; begin += logit_block) {
     Floats most = lowest;
     const int64_t end = count - begin < logit_block ? count : begin + logit_block;
@@ -90,7 +82,7 @@ inline bool block_maxima_vector(const float* logits, int64_t count, float* maxim
         __builtin_memcpy(&x, logits + i, sizeof x);
       else
         __builtin_memcpy(&x, logits + i, static_cast<size_t>(end - i) * sizeof(float));
-      nan |= x != x;
+      nan |= x != x;  // NOLINT(misc-redundant-expression): true for NaN alone
       most = x > most ? x : most;
     }
     maxima[begin / logit_block] = largest_lane(most);
