@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/common/capabilities.h"
 #include "backend/common/check_batch.h"
 #include "backend/common/step_driver.h"
 #include "backend/common/weights.h"
@@ -29,15 +30,10 @@ class CpuBackend final : public Backend {
                  pool_),
         forward_(config_, weights_.model(), pool_),
         driver_(config_, forward_, pool_) {
-    const bool has_mtp = weights_.model().mtp.has_value();
-    capabilities_.device = fmt::format("cpu, {} thread{}, {}", pool_.size(),
-                                       pool_.size() == 1 ? "" : "s", isa_name(selected_isa()));
-    capabilities_.page_tokens = page_tokens;
-    capabilities_.page_bytes =
-        kv_bytes_per_token(config_, has_mtp, options.kv_dtype) * static_cast<size_t>(page_tokens);
-    capabilities_.slot_bytes = state_shape(config_).bytes();
-    capabilities_.weight_bytes = weights_.bytes();
-    capabilities_.has_mtp = has_mtp;
+    capabilities_ = make_capabilities(
+        fmt::format("cpu, {} thread{}, {}", pool_.size(), pool_.size() == 1 ? "" : "s",
+                    isa_name(selected_isa())),
+        config_, weights_.model().mtp.has_value(), options.kv_dtype, page_tokens, weights_.bytes());
   }
 
   const Config& config() const override { return config_; }
@@ -56,8 +52,7 @@ class CpuBackend final : public Backend {
   }
 
   size_t reservation_bytes(const Reservation& reservation) const override {
-    return static_cast<size_t>(reservation.pages) * capabilities_.page_bytes +
-           static_cast<size_t>(reservation.slots) * capabilities_.slot_bytes +
+    return cache_bytes(capabilities_, reservation) +
            Workspace::bytes(config_, reservation.rows, capabilities_.has_mtp);
   }
 

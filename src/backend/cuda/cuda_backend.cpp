@@ -1,5 +1,6 @@
 #include "backend/cuda/cuda_backend.h"
 
+#include "backend/common/capabilities.h"
 #include "backend/common/check_batch.h"
 #include "backend/common/step_driver.h"
 #include "backend/common/weights.h"
@@ -44,16 +45,10 @@ class CudaBackend final : public Backend {
         driver_(config_, forward_, pool_) {
     store_.finish();
     const cudaDeviceProp properties = device_properties();
-    const bool has_mtp = weights_.model().mtp.has_value();
-    capabilities_.device =
+    capabilities_ = make_capabilities(
         fmt::format("cuda, {}, {:.0f} GiB", properties.name,
-                    static_cast<double>(properties.totalGlobalMem) / (size_t{1} << 30));
-    capabilities_.page_tokens = page_tokens;
-    capabilities_.page_bytes =
-        kv_bytes_per_token(config_, has_mtp, options.kv_dtype) * static_cast<size_t>(page_tokens);
-    capabilities_.slot_bytes = state_shape(config_).bytes();
-    capabilities_.weight_bytes = weights_.bytes();
-    capabilities_.has_mtp = has_mtp;
+                    static_cast<double>(properties.totalGlobalMem) / (size_t{1} << 30)),
+        config_, weights_.model().mtp.has_value(), options.kv_dtype, page_tokens, weights_.bytes());
   }
 
   const Config& config() const override { return config_; }
@@ -72,8 +67,7 @@ class CudaBackend final : public Backend {
   }
 
   size_t reservation_bytes(const Reservation& reservation) const override {
-    return static_cast<size_t>(reservation.pages) * capabilities_.page_bytes +
-           static_cast<size_t>(reservation.slots) * capabilities_.slot_bytes +
+    return cache_bytes(capabilities_, reservation) +
            Workspace::bytes(config_, reservation.rows, capabilities_.has_mtp);
   }
 
