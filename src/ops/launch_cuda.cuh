@@ -1,0 +1,49 @@
+// Launches that overlap: a kernel may start while the one before it still runs (programmatic
+// dependent launch), do what depends on nothing (read weights, set up barriers), and then wait.
+//
+// The rule that keeps this safe: every block of every kernel that is launched so calls
+// wait_for_earlier_kernels() before it reads what an earlier kernel wrote and before it writes
+// anything to global memory, on every path to its end. Then a kernel's end implies the end of all
+// kernels before it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "base/cuda_error.h"
+
+namespace qnext::ops::cuda {
+
+// All global writes of earlier kernels on the stream are visible behind this.
+__device__ inline void wait_for_earlier_kernels() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// The next kernel's blocks may start wherever there is room for them.
+__device__ inline void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// kernel<<<grid, block, shared_bytes, stream>>>(arguments...), allowed to start early. Raises the
+// kernel's limit of dynamic shared memory where it is above 48 KB.
+template <typename... Parameters, typename... Arguments>
+void launch_overlapped(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                       size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
+  if (shared_bytes > size_t{48} << 10) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared_bytes)),
+               name);
+  }
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
+}
+
+}  // namespace qnext::ops::cuda

@@ -1,0 +1,99 @@
+// One lane's part of a packed tile (packed_matrix_cuda.h) and its way into registers.
+//
+//   bf16  four runs of 512 bytes, one a step: lane l's 16 bytes at 16 l are a[0..3].
+//   f8    two runs of 512 bytes, two steps each: lane l's words 0, 1 belong to the even step, 2, 3
+//         to the odd one. A word's bytes 1 and 3 are the first and second value of an a[even],
+//         bytes 0 and 2 those of the a[odd] behind it; word 0 (2) holds a[0], a[1], word 1 (3)
+//         a[2], a[3].
+//   q4    512 bytes of codes: lane l's word s is step s, nibble i the first and nibble i + 4 the
+//         second value of a[i]. Then 64 bytes of scales: for each g two words, columns 0-31 and
+//         32-63: low half row g, high half row g + 8, bf16.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "ops/matmul/packed_matrix_cuda.h"
+
+namespace qnext::ops::cuda {
+
+// Two bf16 values in a register, the first one low.
+using Pair = uint32_t;
+
+__device__ inline Pair multiply(Pair x, Pair y) {
+  Pair product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(x), "r"(y));
+  return product;
+}
+
+// e4m3 keeps its bits in bf16, whose exponent is wider: a factor 2^120, exact for subnormals too.
+__device__ inline void widen_f8(uint32_t word, Pair& even, Pair& odd) {
+  constexpr Pair factor = 0x7B807B80;  // 2^120 twice
+  const uint32_t left = word << 8;
+  even = multiply((word & 0x80008000u) | ((word >> 4) & 0x07F007F0u), factor);
+  odd = multiply((left & 0x80008000u) | ((left >> 4) & 0x07F007F0u), factor);
+}
+
+// The raw 16-byte pieces of one lane, as loaded; fragment() gives step s of 0..3.
+template <PackedFormat format>
+struct LaneTile;
+
+template <>
+struct LaneTile<PackedFormat::bf16> {
+  static constexpr int pieces = 4;
+  uint4 piece[pieces];
+  __device__ void load(const std::byte* tile, int lane) {
+#pragma unroll
+    for (int i = 0; i < pieces; ++i)
+      piece[i] = *reinterpret_cast<const uint4*>(tile + 512 * i + 16 * lane);
+  }
+  __device__ void fragment(int step, Pair (&a)[4]) const {
+    a[0] = piece[step].x;
+    a[1] = piece[step].y;
+    a[2] = piece[step].z;
+    a[3] = piece[step].w;
+  }
+};
+
+template <>
+struct LaneTile<PackedFormat::f8> {
+  static constexpr int pieces = 2;
+  uint4 piece[pieces];
+  __device__ void load(const std::byte* tile, int lane) {
+#pragma unroll
+    for (int i = 0; i < pieces; ++i)
+      piece[i] = *reinterpret_cast<const uint4*>(tile + 512 * i + 16 * lane);
+  }
+  // Without the scale: that multiplies the sum over 128 columns.
+  __device__ void fragment(int step, Pair (&a)[4]) const {
+    const uint4& words = piece[step / 2];
+    widen_f8(step % 2 == 0 ? words.x : words.z, a[0], a[1]);
+    widen_f8(step % 2 == 0 ? words.y : words.w, a[2], a[3]);
+  }
+};
+
+template <>
+struct LaneTile<PackedFormat::q4> {
+  uint4 codes;
+  uint2 scales;
+  __device__ void load(const std::byte* tile, int lane) {
+    codes = *reinterpret_cast<const uint4*>(tile + 16 * lane);
+    scales = *reinterpret_cast<const uint2*>(tile + 512 + 8 * (lane / 4));
+  }
+  __device__ void fragment(int step, Pair (&a)[4]) const {
+    const uint32_t word = step == 0 ? codes.x : step == 1 ? codes.y : step == 2 ? codes.z : codes.w;
+    const uint32_t scale = step < 2 ? scales.x : scales.y;
+    const Pair first = __byte_perm(scale, 0, 0x1010), second = __byte_perm(scale, 0, 0x3232);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      // 0x4300 is 128 in bf16, whose last place is 1: or-ing a nibble in adds it.
+      const Pair raised = ((word >> (4 * i)) & 0x000F000Fu) | 0x43004300u;
+      Pair centred;
+      asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(centred) : "r"(raised), "r"(0x43084308u));
+      a[i] = multiply(centred, i % 2 == 0 ? first : second);
+    }
+  }
+};
+
+}  // namespace qnext::ops::cuda
