@@ -12,7 +12,8 @@
 // slots. A step reads one slot and may write one after every row, so that rejecting drafts is the
 // choice of another slot, not a recomputation.
 //
-// Same bits, whoever else is in the batch, and however a prompt is cut into steps.
+// Same bits, whoever else is in the batch, and however a prompt is cut into steps, as long as the
+// cuts are at multiples of prompt_cut. A backend whose bits depend on no cut at all does better.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +29,10 @@
 namespace qnext::backend {
 
 constexpr int32_t no_slot = -1;
+
+// Backends may run a prompt in blocks of so many positions, counted from its start (the chunked
+// form of the delta rule): a prompt that is cut only there meets the same blocks.
+constexpr int64_t prompt_cut = 64;
 
 // Consecutive rows of one sequence. All spans must outlive the step.
 struct SequenceStep {
@@ -50,6 +55,11 @@ struct SequenceStep {
   bool draw = false;
   const ops::SamplingParameters* sampling = nullptr;  // required with draw
   const ops::TokenCounts* counts = nullptr;           // tokens before this step's first draw
+
+  // The rows continue an answer (its newest token, then drafts), as opposed to rows of a prompt,
+  // the chunk that draws the first token included. A backend may sum the two kinds in different
+  // orders; within each kind the bits are the same, whoever else is in the batch.
+  bool answer = false;
 
   // Keep the MTP head's cache in step with the sequence. Wanted on every step of a sequence from
   // its start if it is to propose drafts later.

@@ -58,6 +58,7 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
     step.sampling = &sequence.sampling;
     step.counts = &sequence.counts;
   }
+  step.answer = !sequence.prefilling();
   step.mtp = sequence.speculate > 0;
   if (step.mtp && !planned.draw) step.next_token = sequence.tokens[next];
   step.propose = planned.propose;

@@ -132,6 +132,20 @@ TEST(Engine, ThePromptIsCutIntoChunks) {
   EXPECT_EQ(backend.steps[2][0].rows, 2);
 }
 
+TEST(Engine, StepsAfterTheFirstTokenContinueAnAnswer) {
+  FakeBackend backend({.acceptance = 1});
+  Engine engine(backend, nullptr, {.prefill_chunk = 4, .max_speculation = 2});
+  GenerationRequest request = request_of({1, 2, 3, 4, 5, 6}, 6);
+  request.speculate = 2;
+  Collector answer;
+  engine.submit(request, answer);
+  engine.run();
+  std::vector<bool> answers;
+  for (const auto& step : backend.steps) answers.push_back(step[0].answer);
+  EXPECT_THAT(answers, ElementsAre(false, false, true, true));
+  EXPECT_TRUE(backend.steps[1][0].draw);
+}
+
 TEST(Engine, RightDraftsSaveSteps) {
   FakeBackend backend({.acceptance = 1});
   Engine engine(backend, nullptr, {.max_speculation = 3});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/step.h"
 #include "base/error.h"
 
 namespace qnext::engine {
@@ -31,10 +32,18 @@ PlannedStep plan_decode(Sequence& sequence) {
           .propose = drafts_worth_proposing(sequence, 1 + drafts)};
 }
 
-PlannedStep plan_prefill(Sequence& sequence, int32_t budget) {
+// Rows of the prompt that may run now, `budget` at most; 0: too few to reach a place to cut at.
+int32_t prefill_rows(const Sequence& sequence, int32_t budget, int32_t chunk) {
   const int64_t left = sequence.prompt_tokens - sequence.computed;
-  const auto rows = static_cast<int32_t>(std::min(left, int64_t{budget}));
-  const bool draw = rows == left;
+  if (left <= budget) return static_cast<int32_t>(left);
+  if (chunk < backend::prompt_cut) return budget;
+  const int64_t end = sequence.computed + budget;
+  return static_cast<int32_t>(
+      std::max(end - end % backend::prompt_cut - sequence.computed, int64_t{0}));
+}
+
+PlannedStep plan_prefill(Sequence& sequence, int32_t rows) {
+  const bool draw = rows == sequence.prompt_tokens - sequence.computed;
   return {.sequence = &sequence,
           .rows = rows,
           .drafts = 0,
@@ -86,9 +95,9 @@ std::vector<PlannedStep> Scheduler::plan() {
   for (const auto& sequence : running_) {
     if (!sequence->prefilling()) {
       steps.push_back(plan_decode(*sequence));
-    } else if (budget > 0) {
-      steps.push_back(plan_prefill(*sequence, budget));
-      budget -= steps.back().rows;
+    } else if (const int32_t rows = prefill_rows(*sequence, budget, limits_.prefill_chunk)) {
+      steps.push_back(plan_prefill(*sequence, rows));
+      budget -= rows;
       if (!steps.back().draw) unfinished = sequence.get();
     }
   }

@@ -4,7 +4,9 @@
 // all the pages that it may ever need are there, and nothing overtakes it. Every sequence that
 // decodes is in every batch, with its drafts. Beside them at most prefill_chunk prompt tokens run,
 // so that a long prompt delays nobody's next token by more than one chunk; prompts take turns, a
-// chunk each, so that a short one waits for one chunk of each longer one at most.
+// chunk each, so that a short one waits for one chunk of each longer one at most. Chunks of
+// backend::prompt_cut tokens or more end at multiples of it or with their prompt: so the neighbours
+// of a prompt do not decide where it is cut. Smaller chunks are as they were asked for.
 #pragma once
 
 #include <cstdint>

@@ -15,6 +15,11 @@ using ::testing::IsEmpty;
 
 class SchedulerTest : public ::testing::Test {
  protected:
+  explicit SchedulerTest(const SchedulerLimits& limits = {.max_sequences = 4,
+                                                          .prefill_chunk = 32,
+                                                          .page_tokens = 16})
+      : scheduler_(limits, pages_, slots_) {}
+
   Sequence* add(int64_t prompt, int64_t answer, int32_t speculate = 0) {
     ++last_id_;
     auto sequence =
@@ -51,8 +56,7 @@ class SchedulerTest : public ::testing::Test {
   Listener listener_;
   PageAllocator pages_{20};
   SlotAllocator slots_{6};
-  Scheduler scheduler_{
-      {.max_sequences = 4, .prefill_chunk = 32, .page_tokens = 16}, pages_, slots_};
+  Scheduler scheduler_;
   std::vector<PlannedStep> planned_;
   RequestId last_id_ = 0;
 };
@@ -170,6 +174,28 @@ TEST_F(SchedulerTest, RemovesWhatWaits) {
   EXPECT_EQ(scheduler_.remove(5), nullptr);
   EXPECT_NE(scheduler_.remove(1), nullptr);
   EXPECT_THAT(plan(), IsEmpty());
+}
+
+class LargeChunkTest : public SchedulerTest {
+ protected:
+  LargeChunkTest()
+      : SchedulerTest({.max_sequences = 4, .prefill_chunk = 150, .page_tokens = 100}) {}
+};
+
+TEST_F(LargeChunkTest, PromptsAreCutAtMultiplesOf64) {
+  add(20, 5);
+  add(300, 5);
+  add(90, 5);
+  add(10, 5);
+  // 130 tokens may run beside the first prompt: the second one's up to 128. No place to cut the
+  // others, nor the second after its turn, is near enough.
+  EXPECT_THAT(plan(), ElementsAre("1:20+", "2:128"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "3:90+", "4:10+"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "3:1+", "4:1+", "2:128"));
+  run();
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "3:1+", "4:1+", "2:44+"));
 }
 
 }  // namespace

@@ -91,7 +91,9 @@ void FakeBackend::check_batch(const backend::Batch& batch) const {
     rows += own_rows;
     QNEXT_CHECK(own_rows >= 1 && std::ssize(step.state_out) == own_rows);
     QNEXT_CHECK(step.drafts >= 0 && step.drafts < own_rows && step.propose >= 0);
-    QNEXT_CHECK(step.draw || (step.drafts == 0 && step.propose == 0));
+    QNEXT_CHECK(step.draw || (step.drafts == 0 && step.propose == 0 && !step.answer));
+    QNEXT_CHECK(step.answer || step.drafts == 0);
+    QNEXT_CHECK(!step.answer || own_rows == 1 + step.drafts);
     QNEXT_CHECK(!step.draw || (step.sampling && step.counts));
     QNEXT_CHECK(step.propose == 0 || (step.mtp && options.has_mtp));
     QNEXT_CHECK(std::ssize(step.pages) * options.page_tokens >=
@@ -243,7 +245,7 @@ std::vector<backend::SequenceResult> FakeBackend::step(const backend::Batch& bat
   std::vector<backend::SequenceResult> results;
   for (const backend::SequenceStep& step : batch.sequences) {
     seen.push_back({step.first_position, static_cast<int32_t>(step.tokens.size()), step.drafts,
-                    step.draw, step.tokens[0]});
+                    step.draw, step.answer, step.tokens[0]});
     results.push_back(run_sequence(step));
   }
   return results;

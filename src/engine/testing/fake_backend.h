@@ -65,6 +65,7 @@ class FakeBackend : public backend::Backend {
     int32_t rows = 0;
     int32_t drafts = 0;
     bool draw = false;
+    bool answer = false;
     int32_t first_token = 0;
   };
   std::vector<std::vector<SeenSequence>> steps;
