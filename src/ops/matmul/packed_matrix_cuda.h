@@ -38,7 +38,7 @@ constexpr int64_t scale_columns = 128;
 
 enum class PackedFormat { bf16, f8, q4 };
 
-constexpr int64_t tile_bytes(PackedFormat format) {
+__host__ __device__ constexpr int64_t tile_bytes(PackedFormat format) {
   return format == PackedFormat::bf16 ? 2048 : format == PackedFormat::f8 ? 1024 : 576;
 }
 
@@ -51,14 +51,20 @@ struct PackedMatrix {
   // f8 only: [row_tiles][ceil(columns / 128)][2]: of rows 0-7 and of rows 8-15 of the tile.
   const float* scales = nullptr;
 
-  constexpr int64_t row_tiles() const { return (rows + tile_rows - 1) / tile_rows; }
-  constexpr int64_t column_tiles() const { return (columns + tile_columns - 1) / tile_columns; }
-  constexpr int64_t strip_bytes() const { return column_tiles() * tile_bytes(format); }
-  constexpr int64_t bytes() const { return row_tiles() * strip_bytes(); }
-  constexpr int64_t strip_scales() const {
+  __host__ __device__ constexpr int64_t row_tiles() const {
+    return (rows + tile_rows - 1) / tile_rows;
+  }
+  __host__ __device__ constexpr int64_t column_tiles() const {
+    return (columns + tile_columns - 1) / tile_columns;
+  }
+  __host__ __device__ constexpr int64_t strip_bytes() const {
+    return column_tiles() * tile_bytes(format);
+  }
+  __host__ __device__ constexpr int64_t bytes() const { return row_tiles() * strip_bytes(); }
+  __host__ __device__ constexpr int64_t strip_scales() const {
     return format == PackedFormat::f8 ? 2 * ((columns + scale_columns - 1) / scale_columns) : 0;
   }
-  constexpr int64_t scale_count() const { return row_tiles() * strip_scales(); }
+  __host__ __device__ constexpr int64_t scale_count() const { return row_tiles() * strip_scales(); }
 };
 
 // Where row i of a source goes: `whole`: row i (the source starts at a multiple of 16 rows).
@@ -67,16 +73,18 @@ struct PackedMatrix {
 // sums its up value as well.
 enum class Placement { whole, upper, lower };
 
-// Packs `source` (f32, f16, bf16, f8_e4m3; row-major, device pointers) into `matrix` from strip
-// first_strip on. Rows and columns of the padding become zeros where the source's own strips have
-// them; columns beyond source.columns are zeros up to matrix.columns. f8 takes only an f8_e4m3
-// source; q4 quantises as tensor/blocks.h encodes q4_0, then rounds the scale to bf16.
-// matrix.tiles and matrix.scales are written although const: the loader owns them.
+// Packs `source` (f32, f16, bf16, f8_e4m3; row-major, device pointers, aligned to their type) into
+// `matrix` from strip first_strip on. Rows of the padding become zeros where the source's own
+// strips have them; columns beyond source.columns are zeros up to matrix.columns. f8 keeps the
+// codes and scales of an f8_e4m3 source; others it quantises by blocks of 128 x 128 of the source:
+// scale = max|w| / 448, codes to nearest even. q4 quantises as tensor/blocks.h encodes q4_0, then
+// rounds the scale to bf16. The two halves of a strip share words: pack them on one stream, in
+// either order. matrix.tiles and matrix.scales are written although const: the loader owns them.
 void pack(cudaStream_t stream, const WeightMatrix& source, Placement placement,
           const PackedMatrix& matrix, int64_t first_strip = 0);
 
 // Fills all of `matrix` with a pseudorandom pattern of `seed`: values of about normal shape with
-// standard deviation `deviation`, padding zero.
+// standard deviation `deviation` (quantised as pack() would), padding zero.
 void fill_random(cudaStream_t stream, const PackedMatrix& matrix, float deviation, uint64_t seed);
 
 }  // namespace qnext::ops::cuda

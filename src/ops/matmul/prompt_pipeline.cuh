@@ -1,0 +1,324 @@
+// The product of many rows on wgmma: what dense products and experts share.
+//
+//   sum[feature, row] = sum over k of w[feature, k] * x[row, k]
+//
+// Weights are the A operand, from registers: a lane loads its packed fragment from shared memory
+// and widens it there (so f8 and q4 cost what bf16 costs), while earlier products run. Rows of x
+// are the B operand, bf16 in shared memory. A tile is 256 features x up to 192 rows: two warpgroups
+// of 128 features, each as two m64 with N rows, 2 * N / 2 sums a thread. Wide in features because
+// packed weights are the cheap operand to bring: at 256 x 192 a stage of 64 columns brings 40 KB
+// (f8) for 1536 clocks of tensor core, 27 bytes a clock of the about 38 that L2 gives an SM.
+//
+// A third warpgroup only copies, through a ring of stages of 64 columns: `full` barriers say that a
+// stage has come, `empty` ones that all eight multiplying warps are through with it. Each thread
+// of the two multiplying warpgroups needs 240 registers; the copying one gives its own away.
+//
+// The scale of f8 (8 rows x 128 columns) must multiply a part of the sum over K. The sums are kept
+// in units of the current block's scale: between blocks they are multiplied by previous scale /
+// this scale, at the end by the last. One fp32 rounding a block, no second set of sums. A copying
+// lane owns a scale's 8 rows and leaves the factors beside the stage. Where a scale is zero, its
+// weights are brought as zeros and the unit stays. The scales of 8 rows must lie within 2^60 of
+// each other (else the sums may leave fp32's range); those of a trained matrix lie within 2^10.
+//
+// Order of a sum: k in steps of 16, ascending, whatever the tile: a row's bits depend on it alone.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "base/cuda_error.h"
+#include "ops/activation/activation_device.h"
+#include "ops/matmul/packed_tile.cuh"
+#include "ops/sm90/wgmma.cuh"
+
+namespace qnext::ops::cuda::prompt {
+
+using sm90::Barrier;
+
+constexpr int group_threads = 128;
+constexpr int multiplying_groups = 2;
+constexpr int threads = (multiplying_groups + 1) * group_threads;
+constexpr int multiplying_warps = multiplying_groups * group_threads / warp_lanes;
+// 384 threads start with 168 registers each (65,536 / 384, in eights); what they hold together is
+// all there is to share: 2 * 240 + 24 = 3 * 168. More would wait for ever.
+constexpr int multiplying_registers = 240;
+constexpr int copying_registers = 24;
+
+constexpr int blocks_a_thread = 2;  // m64 blocks
+constexpr int tile_strips = multiplying_warps * blocks_a_thread;
+constexpr int tile_features = tile_strips * 16;
+constexpr int most_tile_rows = 192;
+constexpr int row_bytes = 128;  // 64 columns of bf16
+
+// What a stage of f8 weights needs beside the weights: of each half strip (8 rows).
+struct Scaling {
+  float ratio[2 * tile_strips];  // previous scale / this one; where a block of 128 begins
+  float scale[2 * tile_strips];  // the unit of the sums from here on
+};
+
+// As many stages as fit into 227 KB.
+template <PackedFormat format, int most_rows = most_tile_rows,
+          int stage_count = format == PackedFormat::bf16 ? 4
+                            : format == PackedFormat::f8 ? 5
+                                                         : 6>
+struct Stages {
+  static constexpr int rows_bytes = most_rows * row_bytes;
+  static constexpr int tile = static_cast<int>(tile_bytes(format));
+  static constexpr int weights_bytes = tile_strips * tile;
+  static constexpr int stage_bytes = rows_bytes + weights_bytes;
+  static constexpr int count = stage_count;
+  static_assert(stage_bytes % 1024 == 0, "the swizzle counts from multiples of 1024");
+
+  struct Control {
+    Barrier full[count], empty[count];
+    Scaling scaling[format == PackedFormat::f8 ? count : 1];
+  };
+  // 1024 more: dynamic shared memory begins at a multiple of 16.
+  static constexpr int shared_bytes = 1024 + count * stage_bytes + int{sizeof(Control)};
+  static_assert(shared_bytes <= 227 << 10);
+
+  std::byte* base;
+  Control* control;
+
+  __device__ explicit Stages(std::byte* shared) {
+    base = shared + (1024 - sm90::shared_address(shared) % 1024) % 1024;
+    control = reinterpret_cast<Control*>(base + count * stage_bytes);
+  }
+  __device__ std::byte* rows(int stage) const { return base + stage * stage_bytes; }
+  __device__ std::byte* weights(int stage) const { return rows(stage) + rows_bytes; }
+
+  // By one thread, before the block synchronises. A stage is full when `copying_warps` arrived.
+  __device__ void set_up(uint32_t copying_warps) const {
+    for (int stage = 0; stage < count; ++stage) {
+      sm90::set_up(&control->full[stage], copying_warps);
+      sm90::set_up(&control->empty[stage], multiplying_warps);
+    }
+    sm90::publish_barriers();
+  }
+};
+
+inline int processor_count() {
+  static const int count = [] {
+    int device = 0, processors = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+               "counting processors");
+    return processors;
+  }();
+  return count;
+}
+
+// Where a warp stands in the ring of stages.
+template <int count>
+struct Position {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == count) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// A packed matrix as kernels see it.
+struct Weights {
+  const std::byte* tiles = nullptr;
+  const float* scales = nullptr;
+  int strips = 0;
+  int column_tiles = 0;
+
+  Weights() = default;
+  explicit Weights(const PackedMatrix& matrix)
+      : tiles(matrix.tiles),
+        scales(matrix.scales),
+        strips(static_cast<int>(matrix.row_tiles())),
+        column_tiles(static_cast<int>(matrix.column_tiles())) {}
+};
+
+// Stages of f8 come in pairs, a scale's 128 columns: behind the last of an odd number of column
+// tiles follows one of zeros.
+template <PackedFormat format>
+constexpr int stages_a_turn = format == PackedFormat::f8 ? 2 : 1;
+template <PackedFormat format>
+__device__ int stages_of(int column_tiles) {
+  return (column_tiles + stages_a_turn<format> - 1) / stages_a_turn<format> * stages_a_turn<format>;
+}
+
+// --- Copying -----------------------------------------------------------------------------------
+
+// f8: a lane's half strip while a warp copies a tile's weights.
+struct LaneScale {
+  const float* next = nullptr;  // null: beyond the matrix
+  float coming = 1, unit = 1;
+  bool zero = false;
+
+  // Where a block of 128 columns begins; `more`: it is not the last.
+  __device__ float ratio(bool more) {
+    const float scale = coming, before = unit;
+    if (next && more) coming = __ldg(next += 2);
+    zero = scale == 0;
+    if (!zero) unit = scale;
+    return zero ? 1.0f : before / scale;
+  }
+};
+
+// By a whole warp, the rare way to bring a tile of f8: with rows g (zeros & 1) or g + 8 (zeros & 2)
+// erased. from null: all of it.
+__device__ inline void copy_masked(std::byte* to, const std::byte* from, unsigned zeros) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const uint32_t mask = (zeros & 1 ? 0 : 0xFF00FF00u) | (zeros & 2 ? 0 : 0x00FF00FFu);
+#pragma unroll
+  for (int i = 0; i < tile_bytes(PackedFormat::f8) / 16; i += warp_lanes) {
+    uint4 words{0, 0, 0, 0};
+    if (from) words = __ldg(reinterpret_cast<const uint4*>(from) + i + lane);
+    reinterpret_cast<uint4*>(to)[i + lane] = {words.x & mask, words.y & mask, words.z & mask,
+                                              words.w & mask};
+  }
+}
+
+// By a whole warp: brings the weights of one tile's strips (first_strip ..), stage after stage.
+// more(stage, k) may add copies to the stage, whose bytes are `more_bytes`, by lane 0.
+template <PackedFormat format, typename Stages, typename More>
+__device__ void copy_weights(const Stages& stages, Position<Stages::count>& at,
+                             const Weights& weights, int first_strip, uint32_t more_bytes,
+                             More more) {
+  constexpr int tile = Stages::tile;
+  constexpr bool scaled = format == PackedFormat::f8;
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const int strips = min(tile_strips, weights.strips - first_strip);
+  const int64_t strip_bytes = static_cast<int64_t>(weights.column_tiles) * tile;
+  const std::byte* const base = weights.tiles + first_strip * strip_bytes;
+  LaneScale own;
+  if (scaled && lane / 2 < strips) {
+    const int64_t strip_scales = int64_t{2} * ((weights.column_tiles + 1) / 2);
+    own.next = weights.scales + (first_strip + lane / 2) * strip_scales + lane % 2;
+    own.coming = __ldg(own.next);
+  }
+  for (int k = 0; k < stages_of<format>(weights.column_tiles); ++k) {
+    const bool behind = k >= weights.column_tiles;
+    unsigned copied = (1u << strips) - 1;  // by the copy engine: a bit a strip
+    sm90::wait(&stages.control->empty[at.stage], at.parity ^ 1);
+    if constexpr (scaled) {
+      Scaling& scaling = stages.control->scaling[at.stage];
+      if (k % 2 == 0) scaling.ratio[lane] = own.ratio(k + 2 < weights.column_tiles);
+      scaling.scale[lane] = own.unit;
+      const unsigned zeros = behind ? ~0u : __ballot_sync(whole_warp, own.zero);
+      if (zeros != 0) {
+        for (int strip = 0; strip < strips; ++strip) {
+          const unsigned of_strip = zeros >> (2 * strip) & 3;
+          if (of_strip == 0) continue;
+          copied &= ~(1u << strip);
+          copy_masked(stages.weights(at.stage) + strip * tile,
+                      behind ? nullptr : base + strip * strip_bytes + k * tile, of_strip);
+        }
+        sm90::publish_to_products();  // the copy engine writes here next
+      }
+      __syncwarp();
+    }
+    Barrier* full = &stages.control->full[at.stage];
+    if (lane == 0)
+      sm90::arrive_expecting(full, static_cast<uint32_t>(__popc(copied) * tile) + more_bytes);
+    __syncwarp();
+    if (copied >> lane & 1)
+      sm90::bulk_copy(stages.weights(at.stage) + lane * tile,
+                      base + lane * strip_bytes + static_cast<int64_t>(k) * tile, tile, full);
+    if (lane == 0) more(at.stage, k);
+    at.advance();
+  }
+}
+
+// --- Multiplying -------------------------------------------------------------------------------
+
+template <PackedFormat format>
+constexpr int steps_a_load = format == PackedFormat::bf16 ? 1
+                             : format == PackedFormat::f8 ? 2
+                                                          : 4;
+
+// factors[0] for rows g, factors[1] for rows g + 8.
+template <int N>
+__device__ void scale_sums(float (&sum)[N / 2], const float* factors) {
+  const float upper = factors[0], lower = factors[1];
+#pragma unroll
+  for (int i = 0; i < N / 2; i += 4) {
+    sum[i] *= upper;
+    sum[i + 1] *= upper;
+    sum[i + 2] *= lower;
+    sum[i + 3] *= lower;
+  }
+}
+
+// One stage's products. scale: a block of 128 columns begins. The stage before is released.
+template <PackedFormat format, int N, bool scale, typename Stages>
+__device__ void multiply_stage(const Stages& stages, Position<Stages::count>& at, int first_strip,
+                               int& previous, float (&sum)[blocks_a_thread][N / 2]) {
+  constexpr int steps = 4;
+  const bool leader = threadIdx.x % warp_lanes == 0;
+  sm90::wait(&stages.control->full[at.stage], at.parity);
+  const uint64_t rows = sm90::swizzled_rows(stages.rows(at.stage));
+  const std::byte* weights = stages.weights(at.stage) + first_strip * Stages::tile;
+  LaneTile<format> raw[blocks_a_thread];
+#pragma unroll
+  for (int step = 0; step < steps; ++step) {
+#pragma unroll
+    for (int m = 0; m < blocks_a_thread; ++m) {
+      // All but the latest product have ended: that of this block's sums, too.
+      sm90::wait_for_products<1>();
+      if (step == 0 && m == blocks_a_thread - 1 && previous >= 0 && leader)
+        sm90::arrive(&stages.control->empty[previous]);
+      // What is not used of a load costs nothing.
+      if (step % steps_a_load<format> == 0)
+        raw[m].load(weights + m * Stages::tile, static_cast<int>(threadIdx.x) % warp_lanes);
+      Pair a[4];
+      raw[m].fragment(step, a);
+      if constexpr (scale) {
+        if (step == 0)
+          scale_sums<N>(sum[m], stages.control->scaling[at.stage].ratio + 2 * (first_strip + m));
+      }
+      sm90::order_registers();
+      sm90::multiply_rows<N>(sum[m], a, rows + 2 * step, true);
+      sm90::commit_products();
+    }
+  }
+  previous = at.stage;
+  at.advance();
+}
+
+// By all threads of a multiplying warpgroup: sum[m] = the tile's products, complete. first_strip:
+// of this warp within the tile; block m is strip first_strip + m.
+template <PackedFormat format, int N, typename Stages>
+__device__ void multiply_tile(const Stages& stages, Position<Stages::count>& at, int column_tiles,
+                              int first_strip, float (&sum)[blocks_a_thread][N / 2]) {
+#pragma unroll
+  for (int m = 0; m < blocks_a_thread; ++m)
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) sum[m][i] = 0;
+  int previous = -1;
+  const auto stage = [&](auto scale) {
+    multiply_stage<format, N, decltype(scale)::value>(stages, at, first_strip, previous, sum);
+  };
+  if constexpr (format == PackedFormat::f8) {
+    // Sums may be scaled while other products run only where the compiler sees these start: in the
+    // middle of the loop, not at its top.
+    stage(std::false_type());
+    for (int k = 2; k < column_tiles; k += 2) {
+      stage(std::false_type());
+      stage(std::true_type());
+    }
+    stage(std::false_type());
+  } else {
+    // With the first stage apart the compiler finds registers for larger tiles.
+    stage(std::false_type());
+    for (int k = 1; k < column_tiles; ++k) stage(std::false_type());
+  }
+  sm90::wait_for_products<0>();
+  if constexpr (format == PackedFormat::f8) {
+#pragma unroll
+    for (int m = 0; m < blocks_a_thread; ++m)
+      scale_sums<N>(sum[m], stages.control->scaling[previous].scale + 2 * (first_strip + m));
+  }
+  __syncwarp();
+  if (threadIdx.x % warp_lanes == 0) sm90::arrive(&stages.control->empty[previous]);
+}
+
+}  // namespace qnext::ops::cuda::prompt

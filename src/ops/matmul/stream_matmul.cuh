@@ -1,0 +1,91 @@
+// What the two kernels of stream_matmul_cuda.h share.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/matmul/packed_tile.cuh"
+#include "ops/matmul/stream_matmul_cuda.h"
+#include "ops/sm90/bulk_copy.cuh"
+
+namespace qnext::ops::cuda {
+
+constexpr int run_tiles = 2;  // a run: 128 columns, summed on its own
+constexpr int run_columns = run_tiles * static_cast<int>(tile_columns);
+
+constexpr int part_runs = 4;  // a part: 512 columns, whose runs are added up on their own
+
+// A weight and what becomes of its products.
+struct StreamedWeight {
+  const std::byte* tiles;
+  const float* scales;
+  void* y;
+  int64_t stride;
+  int64_t rows;
+  int strips;
+  int first_strip;  // among those of all products of the launch
+  PackedFormat format;
+  StreamStore store;
+};
+
+// Writes the strips of all products behind each other; returns their number.
+int list_products(const StreamProduct* products, int count,
+                  StreamedWeight (&list)[most_stream_products]);
+
+// Rows in passes of 16 to 64: stream_matmul_cuda.h for more than 8 rows of bf16.
+void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,
+                        const StreamProduct* products, int count);
+
+int multiprocessors();
+
+// A place in a ring, or of something that alternates.
+struct Place {
+  int at = 0;
+  uint32_t parity = 0;
+
+  __device__ void advance(int count) {
+    if (++at < count) return;
+    at = 0;
+    parity ^= 1;
+  }
+};
+
+// 8 bytes, arriving when cp.async's do.
+__device__ inline void copy_scale(float2* to, const float* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(sm90::shared_address(to)), "l"(from)
+               : "memory");
+}
+// An arrival that takes place once this thread's cp.async copies have come.
+__device__ inline void arrive_behind_copies(sm90::Barrier* barrier) {
+  asm volatile(
+      "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(sm90::shared_address(barrier))
+      : "memory");
+}
+
+__device__ inline void multiply_add(float (&c)[4], const Pair (&a)[4], Pair b0, Pair b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// What y holds where it is added to, else nothing of importance.
+__device__ inline float old_value(const StreamedWeight& weight, int64_t row, int64_t output) {
+  return weight.store == StreamStore::add_f32
+             ? static_cast<const float*>(weight.y)[row * weight.stride + output]
+             : 0.0f;
+}
+__device__ inline void store_sum(const StreamedWeight& weight, int64_t row, int64_t output,
+                                 float sum, float before) {
+  const int64_t to = row * weight.stride + output;
+  if (weight.store == StreamStore::bf16)
+    static_cast<Bf16*>(weight.y)[to] = __bfloat16_as_ushort(__float2bfloat16_rn(sum));
+  else if (weight.store == StreamStore::f32)
+    static_cast<float*>(weight.y)[to] = sum;
+  else
+    static_cast<float*>(weight.y)[to] = before + sum;
+}
+
+}  // namespace qnext::ops::cuda

@@ -1,0 +1,16 @@
+// Tensor maps: how the copy engine finds a box of a matrix in memory.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace qnext::ops::sm90 {
+
+// Rows of bf16, copied as boxes of 64 columns x box_rows (<= 256) rows in the 128-byte swizzle
+// (sm90/wgmma.cuh); what lies outside of [rows, columns] comes as zeros. `data` 16-byte aligned,
+// stride (in values) a multiple of 8. A kernel takes the map as a __grid_constant__ parameter.
+CUtensorMap map_bf16_rows(const void* data, int64_t rows, int64_t columns, int64_t stride,
+                          int box_rows);
+
+}  // namespace qnext::ops::sm90
