@@ -2,8 +2,6 @@
 // own beside the kernels.
 #include <cuda_runtime_api.h>
 
-#include <limits>
-
 #include "ops/cuda_test.h"
 #include "ops/embedding/embedding_cuda.h"
 #include "ops/gated_delta/gated_delta_cuda.h"
@@ -11,7 +9,6 @@
 #include "ops/rms_norm/rms_norm_cuda.h"
 #include "ops/rope/rope.h"
 #include "ops/rope/rope_cuda.h"
-#include "ops/sampling/argmax_cuda.h"
 
 namespace qnext::ops::cuda {
 namespace {
@@ -249,35 +246,6 @@ TEST_F(CudaOps, UngroupProjections) {
       expect_same_bits(dz.values(), z);
       expect_same_bits(da.values(), a);
       expect_same_bits(db.values(), b);
-    }
-  }
-}
-
-TEST_F(CudaOps, Argmax) {
-  Random random(5);
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  for (int64_t width : {1, 31, 32, 33, 1000, 1024, 151'936}) {
-    for (int64_t rows : {1, 65}) {
-      const int64_t stride = width + 3;
-      std::vector<float> logits = random.normals(rows * stride);
-      std::vector<int32_t> expected;
-      for (int64_t row = 0; row < rows; ++row) {
-        float* x = logits.data() + row * stride;
-        x[width] = infinity;  // behind the row
-        // A tie for the first place; then rows that no choice can be made from.
-        const int64_t first = random.integer(0, width - 1);
-        const int64_t second = random.integer(first, width - 1);
-        x[first] = x[second] = 100;
-        expected.push_back(static_cast<int32_t>(first));
-        if (row % 5 == 1) x[random.integer(0, width - 1)] = std::nanf("");
-        if (row % 5 == 2) x[random.integer(0, width - 1)] = infinity;
-        if (row % 5 == 3) std::fill_n(x, width, -infinity);
-        if (row % 5 != 0 && row % 5 != 4) expected.back() = -1;
-      }
-      const OnDevice<float> dx(logits);
-      const OnDevice<int32_t> index(std::vector<int32_t>(static_cast<size_t>(rows), -7));
-      argmax(nullptr, dx.get(), stride, rows, width, index.get());
-      ASSERT_EQ(index.values(), expected) << width;
     }
   }
 }

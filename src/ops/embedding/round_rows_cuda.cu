@@ -1,0 +1,35 @@
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "ops/embedding/round_rows_cuda.h"
+#include "ops/launch_cuda.cuh"
+
+namespace qnext::ops::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+
+// One block a row.
+__global__ void round_rows_kernel(const float* x, int64_t x_stride, int64_t columns,
+                                  const int32_t* row_of, Bf16* out, int64_t out_stride) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  const int64_t row = blockIdx.x;
+  const float* from = x + (row_of ? row_of[row] : row) * x_stride;
+  Bf16* to = out + row * out_stride;
+  for (int64_t i = threadIdx.x; i < columns; i += threads)
+    to[i] = __bfloat16_as_ushort(__float2bfloat16_rn(from[i]));
+}
+
+}  // namespace
+
+void round_rows(cudaStream_t stream, const float* x, int64_t x_stride, int64_t columns,
+                const int32_t* row_of, int64_t rows, Bf16* out, int64_t out_stride) {
+  if (rows == 0) return;
+  launch_overlapped("round_rows", round_rows_kernel, static_cast<unsigned>(rows), threads, 0,
+                    stream, x, x_stride, columns, row_of, out, out_stride);
+}
+
+}  // namespace qnext::ops::cuda
