@@ -1,0 +1,273 @@
+// Routing of one row by one warp: which experts, with what weights (moe.h).
+//
+// The ladder. Plain (moe_cuda.cu): the largest logit that comes after the last one, k times: k
+// passes and k reductions of a warp, 2 us and more for the top 10 of 512. Here: each lane holds 16
+// logits; the k-th largest of the lanes' own maxima is a bound that the top k cannot lie below, and
+// hardly more than k logits reach it; those are ranked by counting. No step depends on k, and the
+// whole takes some 600 cycles. Rows that do not fit (more than 512 experts, k above 32, more than
+// 32 logits at the bound) take the plain way; both give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/activation/activation_device.h"
+
+namespace qnext::ops::cuda {
+
+constexpr int logits_per_lane = 16;
+constexpr int candidate_limit = warp_lanes;
+
+// A warp's shared memory.
+struct alignas(16) RouteScratch {
+  uint32_t key[candidate_limit];
+  float logit[candidate_limit];
+  int32_t id[candidate_limit];
+};
+
+// Larger keys for larger logits, the same for equal ones; NaN counts as the smallest. Never 0.
+__device__ inline uint32_t order_key(float logit) {
+  // Adding zero makes -0 a +0.
+  const auto bits = static_cast<uint32_t>(__float_as_int(isnan(logit) ? -INFINITY : logit + 0.0f));
+  return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
+}
+
+// How many of the 32 keys come before this lane's: larger ones, and equal ones of lower index.
+__device__ inline int rank_among(const uint32_t (&keys)[candidate_limit], uint32_t mine, int lane) {
+  int rank = 0;
+#pragma unroll
+  for (int i = 0; i < candidate_limit; i += 4) {
+    const uint4 four = *reinterpret_cast<const uint4*>(&keys[i]);
+    const uint32_t key[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) rank += key[j] > mine || (key[j] == mine && i + j < lane);
+  }
+  return rank;
+}
+
+// Writes the ids and exp(logit - largest) of the top k; returns the largest logit. `mine` holds
+// logits lane + 32 i. False: the row does not fit, nothing was written.
+__device__ inline bool choose_at_once(const float (&mine)[logits_per_lane], int32_t experts,
+                                      int32_t top_k, RouteScratch& scratch, int32_t* ids,
+                                      float* weights, float& largest) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  if (experts > logits_per_lane * warp_lanes || top_k > warp_lanes) return false;
+  uint32_t best = 0;
+#pragma unroll
+  for (int i = 0; i < logits_per_lane; ++i)
+    if (lane + warp_lanes * i < experts) best = max(best, order_key(mine[i]));
+  scratch.key[lane] = best;
+  __syncwarp();
+  const bool is_bound = rank_among(scratch.key, best, lane) == top_k - 1;
+  const uint32_t bound = __shfl_sync(
+      whole_warp, best, __ffs(static_cast<int>(__ballot_sync(whole_warp, is_bound))) - 1);
+  scratch.key[lane] = 0;
+  __syncwarp();
+  int count = 0;
+#pragma unroll
+  for (int i = 0; i < logits_per_lane; ++i) {
+    const int32_t id = lane + warp_lanes * i;
+    const uint32_t key = id < experts ? order_key(mine[i]) : 0;
+    const bool reaches = key >= bound && key != 0;
+    const unsigned mask = __ballot_sync(whole_warp, reaches);
+    const int at = count + __popc(mask & ((1u << lane) - 1));
+    if (reaches && at < candidate_limit) {
+      scratch.key[at] = key;
+      scratch.logit[at] = mine[i];
+      scratch.id[at] = id;
+    }
+    count += __popc(mask);
+  }
+  if (count > candidate_limit) return false;
+  __syncwarp();
+  // Candidates lie in ascending ids, so the lower index wins among equals.
+  const float logit = scratch.logit[lane];
+  const int rank = rank_among(scratch.key, scratch.key[lane], lane);
+  const bool taken = lane < count && rank < top_k;
+  const unsigned first = __ballot_sync(whole_warp, taken && rank == 0);
+  largest = __shfl_sync(whole_warp, logit, __ffs(static_cast<int>(first)) - 1);
+  if (taken) {
+    ids[rank] = scratch.id[lane];
+    weights[rank] = expf(logit - largest);
+  }
+  return true;
+}
+
+// As choose_at_once(), for any row: one pass over the logits for each slot. Not inlined: it is
+// hardly ever used, and instructions, too, have to be fetched.
+__device__ __noinline__ inline void choose_one_by_one(const float* logits, int32_t experts,
+                                                      int32_t top_k, int32_t* ids, float* weights,
+                                                      float& largest) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  uint32_t last_key = 0xFFFFFFFFu;
+  int32_t last_id = -1;
+  for (int32_t slot = 0; slot < top_k; ++slot) {
+    uint32_t best = 0;
+    int32_t best_id = INT32_MAX;
+#pragma unroll 1
+    for (int32_t e = lane; e < experts; e += warp_lanes) {
+      const uint32_t key = order_key(logits[e]);
+      const bool is_next = key < last_key || (key == last_key && e > last_id);
+      if (is_next && key > best) {
+        best = key;
+        best_id = e;
+      }
+    }
+    last_key = __reduce_max_sync(whole_warp, best);
+    // Within bounds even if the logits change meanwhile (a rehearsal's may).
+    last_id =
+        min(__reduce_min_sync(whole_warp, best == last_key ? best_id : INT32_MAX), experts - 1);
+    const float logit = logits[last_id];
+    if (slot == 0) largest = logit;
+    if (lane == 0) {
+      ids[slot] = last_id;
+      weights[slot] = expf(logit - largest);
+    }
+  }
+}
+
+// What routing needs beside the logits; shapes as in route_cuda.h.
+struct RouteRule {
+  int32_t experts;
+  int32_t top_k;
+  bool renormalize;
+  bool shared;
+};
+
+// A warp: weights of the chosen from exp(logit - largest), and the shared expert's slot. `logits`
+// are needed where the chosen are not renormalised.
+__device__ inline void finish_row(const RouteRule& rule, const float* logits, float gate,
+                                  float largest, int32_t* ids, float* weights) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  if (rule.top_k > 0) {
+    __syncwarp();
+    // The sum over all experts cancels where the chosen are renormalised.
+    float sum = 0;
+    if (rule.renormalize) {
+#pragma unroll 8
+      for (int32_t slot = 0; slot < rule.top_k; ++slot) sum += weights[slot];
+    } else {
+#pragma unroll 1
+      for (int32_t e = lane; e < rule.experts; e += warp_lanes)
+        sum += expf(__ldcg(logits + e) - largest);
+      sum = warp_sum(sum);
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int32_t slot = lane; slot < rule.top_k; slot += warp_lanes) weights[slot] /= sum;
+  }
+  if (lane == 0 && rule.shared) {
+    ids[rule.top_k] = rule.experts;
+    weights[rule.top_k] = sigmoid(gate);
+  }
+}
+
+__device__ inline float shared_logit(const RouteRule& rule, const float* shared_gate) {
+  return rule.shared && shared_gate ? __ldcg(shared_gate) : INFINITY;
+}
+
+// Writes ids and weights [top_k + shared], in shared or global memory; lanes see them after
+// __syncwarp().
+__device__ inline void route_row(const RouteRule& rule, const float* logits,
+                                 const float* shared_gate, RouteScratch& scratch, int32_t* ids,
+                                 float* weights) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  float mine[logits_per_lane];
+#pragma unroll
+  for (int i = 0; i < logits_per_lane; ++i) {
+    const int32_t e = lane + warp_lanes * i;
+    mine[i] = e < rule.experts ? __ldcg(logits + e) : 0.0f;
+  }
+  const float gate = shared_logit(rule, shared_gate);
+  float largest = 0;
+  if (rule.top_k > 0 &&
+      !choose_at_once(mine, rule.experts, rule.top_k, scratch, ids, weights, largest))
+    choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
+  finish_row(rule, logits, gate, largest, ids, weights);
+}
+
+// As route_row(), by a block of 256 threads for one row: two logits a thread, so that a row alone
+// does not wait for one warp's instructions. Threads see the result after __syncthreads().
+__device__ inline void route_row_with_block(const RouteRule& rule, const float* logits,
+                                            const float* shared_gate, RouteScratch& scratch,
+                                            int32_t* ids, float* weights) {
+  constexpr int threads = 256, each = 2;
+  constexpr uint32_t low_bits = warp_lanes - 1;  // make the groups' keys distinct
+  __shared__ __align__(16) uint32_t group_key[warp_lanes];
+  __shared__ int32_t count;
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int lane = thread % warp_lanes;
+  const float gate = shared_logit(rule, shared_gate);
+  if (rule.top_k > 0 && rule.experts <= each * threads && rule.top_k <= warp_lanes) {
+    float logit[each];
+    uint32_t key[each];
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      const int32_t e = thread + threads * i;
+      logit[i] = e < rule.experts ? __ldcg(logits + e) : 0.0f;
+      key[i] = e < rule.experts ? order_key(logit[i]) : 0;
+    }
+    // The largest of each eight threads: 32 groups, of which the k-th is the bound.
+    uint32_t best = max(key[0], key[1]);
+#pragma unroll
+    for (int distance = 4; distance > 0; distance /= 2)
+      best = max(best, __shfl_xor_sync(whole_warp, best, distance));
+    if (thread % 8 == 0) group_key[thread / 8] = (best & ~low_bits) | (thread / 8);
+    if (thread == 0) count = 0;
+    if (thread < candidate_limit) scratch.key[thread] = 0;
+    __syncthreads();
+    const uint32_t mine = group_key[lane];
+    int rank = 0;
+#pragma unroll
+    for (int i = 0; i < warp_lanes; i += 4) {
+      const uint4 four = *reinterpret_cast<const uint4*>(&group_key[i]);
+      rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
+    }
+    const unsigned at = __ballot_sync(whole_warp, rank == rule.top_k - 1);
+    const uint32_t bound =
+        __shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits;
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      if (key[i] == 0 || key[i] < bound) continue;
+      const int32_t place = atomicAdd(&count, 1);
+      if (place >= candidate_limit) continue;
+      scratch.key[place] = key[i];
+      scratch.logit[place] = logit[i];
+      scratch.id[place] = thread + threads * i;
+    }
+    __syncthreads();
+  } else if (thread == 0) {
+    count = candidate_limit + 1;
+  }
+  if (thread >= warp_lanes) return;
+  __syncwarp();
+  float largest = 0;
+  if (count > candidate_limit) {
+    if (rule.top_k > 0) choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
+  } else {
+    const bool is_candidate = lane < count;
+    const uint32_t mine = scratch.key[lane];
+    const int32_t id = is_candidate ? scratch.id[lane] : INT32_MAX;
+    const float logit = is_candidate ? scratch.logit[lane] : 0.0f;
+    int rank = 0, equal = 0;
+#pragma unroll
+    for (int i = 0; i < candidate_limit; i += 4) {
+      const uint4 four = *reinterpret_cast<const uint4*>(&scratch.key[i]);
+      rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
+      equal += (four.x == mine) + (four.y == mine) + (four.z == mine) + (four.w == mine);
+    }
+    // Candidates lie in no order: among equals the ids decide.
+    if (__any_sync(whole_warp, is_candidate && equal > 1)) {
+#pragma unroll 1
+      for (int i = 0; i < count; ++i) rank += scratch.key[i] == mine && scratch.id[i] < id;
+    }
+    const unsigned first = __ballot_sync(whole_warp, is_candidate && rank == 0);
+    largest = __shfl_sync(whole_warp, logit, __ffs(static_cast<int>(first)) - 1);
+    if (is_candidate && rank < rule.top_k) {
+      ids[rank] = id;
+      weights[rank] = expf(logit - largest);
+    }
+  }
+  finish_row(rule, logits, gate, largest, ids, weights);
+}
+
+}  // namespace qnext::ops::cuda

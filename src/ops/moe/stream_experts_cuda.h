@@ -1,0 +1,42 @@
+// The sparse mixture of experts of few rows (answer form): memory's speed is the measure.
+//
+//   act[row, slot] = bf16(silu(gate_e n) * (up_e n)),   n = normed row, e = expert of the slot
+//   x[row] += sum over slots s of weight_s * down_e act[row, s]      (s ascending, fmaf from 0)
+//
+// One row: two launches. Each block routes the row for itself; the second kernel starts while the
+// first still runs and fetches its weights meanwhile. More rows: routing, the same two stages
+// visiting each chosen expert once for all its rows, and the sum over slots: four launches. Each
+// weight of a chosen expert is read from memory once, and once more from L2 for every further 8
+// rows of one expert. Both give the same bits: a row's sums have one order, a constant of the
+// shape.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/moe/packed_experts_cuda.h"
+#include "ops/moe/route_cuda.h"
+
+namespace qnext::ops::cuda {
+
+constexpr int64_t most_streamed_rows = 256;
+
+// Bytes of workspace (256-byte aligned) that stream_experts() needs.
+size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int64_t slots);
+
+// normed bf16 [rows, normed_stride], zeros from column `hidden` to the next multiple of 64; x fp32
+// [rows, x_stride]; 1 <= rows <= 256. experts.experts is routing.experts, plus one if there is a
+// shared expert. Writes routing.ids, .weights and .chosen as route_experts() does. All launches
+// overlapped. Needs a GPU of compute capability 9.0.
+//
+// Beyond the rule of launch_cuda.cuh, before a kernel here waits: it may read what the kernels
+// before its predecessor wrote (logits, ids), because its predecessor let it start only after
+// waiting itself; and one row's kernels read logits, normed, x and the workspace while others may
+// still write them, to no effect: all must be memory that can be read, whatever it holds.
+void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
+                    int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
+                    int64_t x_stride, void* workspace);
+
+}  // namespace qnext::ops::cuda

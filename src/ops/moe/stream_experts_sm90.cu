@@ -1,0 +1,143 @@
+// The launches behind stream_experts(). The ladder, f8, 512 experts, 10 chosen and a shared one,
+// hidden 2048, width 512, on an H200 whose memory gives 4.45 TB/s, microseconds at 1 / 64 / 256
+// rows:
+//   chunks of two tiles, one block an SM                                 30.9   705  1092
+//   four tiles: fewer instructions around each chunk                     27.4   642  1007
+//   two blocks an SM, the shared expert's units spread over all;
+//   one row routed by the whole block                                    26.5   298   715
+//   one row's kernels rehearse while they wait                           23.3
+//   one row's last sums by all threads, its candidates ranked at once    20.9
+//   an expert's groups of rows in spans of strips (4, then 16)                        600
+// The floor is 7.8, 260 and 362. A trace of the stages at one row shows what is left there:
+// warps that wait for their own instructions, and the two kernels' beginnings and ends.
+#include <algorithm>
+
+#include "base/cuda_error.h"
+#include "ops/moe/stream_down.cuh"
+#include "ops/moe/stream_experts_cuda.h"
+#include "ops/moe/stream_gate_up.cuh"
+
+namespace qnext::ops::cuda {
+
+namespace {
+
+constexpr size_t block_memory = 227 << 10;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+int64_t act_bytes(const PackedExperts& experts, int64_t pairs) {
+  return round_up(pairs * round_up(experts.width, tile_columns) * int64_t{sizeof(Bf16)}, 256);
+}
+
+int multiprocessors() {
+  static const int count = [] {
+    int device = 0, found = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device),
+               "cudaDeviceGetAttribute");
+    return found;
+  }();
+  return count;
+}
+
+template <typename Memory>
+size_t memory_of(const ExpertsTask& task) {
+  Carver carver(nullptr);
+  const Memory memory(carver, task);
+  return static_cast<size_t>(carver.bytes());
+}
+
+// False: a block's shared memory does not hold it.
+template <PackedFormat format>
+bool run_one(cudaStream_t stream, const ExpertsTask& task) {
+  const size_t gate_up = memory_of<GateUpMemory<format, true>>(task);
+  const size_t down = memory_of<DownMemory<format>>(task);
+  if (std::max(gate_up, down) > block_memory) return false;
+  const dim3 threads(expert_threads);
+  launch_overlapped("experts' gate and up", gate_up_kernel<format, true>,
+                    dim3(static_cast<unsigned>(multiprocessors())), threads, gate_up, stream, task);
+  const auto strips = static_cast<unsigned>(task.down.strips);
+  launch_overlapped("experts' down", down_kernel<format>, dim3(strips), threads, down, stream,
+                    task);
+  return true;
+}
+
+template <PackedFormat format>
+void run_many(cudaStream_t stream, const ExpertsTask& task) {
+  const size_t gate_up = memory_of<GateUpMemory<format, false>>(task);
+  const size_t down = memory_of<CommonMemory<format, false>>(task);
+  if (std::max(gate_up, down) > block_memory)
+    fail_cuda("stream_experts: too many experts or slots");
+  const dim3 grid(static_cast<unsigned>(2 * multiprocessors())), threads(expert_threads);
+  route_experts(stream, task.routing, task.rows);
+  launch_overlapped("experts' gate and up", gate_up_kernel<format, false>, grid, threads, gate_up,
+                    stream, task);
+  launch_overlapped("experts' down", down_parts_kernel<format>, grid, threads, down, stream, task);
+  const auto blocks = static_cast<unsigned>((task.hidden + expert_threads - 1) / expert_threads);
+  launch_overlapped("sum over slots", add_parts_kernel,
+                    dim3(blocks, static_cast<unsigned>(task.rows)), threads, 0, stream, task);
+}
+
+// Units are counted below 2^32 / strips, where Divisor is exact.
+bool can_count(const ExpertMatrices& matrices, int64_t groups) {
+  return int64_t{matrices.strips} * matrices.strips * groups < int64_t{1} << 32;
+}
+
+template <PackedFormat format>
+void run(cudaStream_t stream, ExpertsTask task) {
+  const int64_t groups = expert_groups_limit(task.experts, task.rows, task.slots);
+  if (!can_count(task.gate_up, groups) || !can_count(task.down, groups))
+    fail_cuda("stream_experts: hidden or width too large");
+  if (task.rows == 1) {
+    task.groups_limit = task.slots;
+    if (run_one<format>(stream, task)) return;
+  }
+  task.groups_limit = static_cast<int32_t>(groups);
+  run_many<format>(stream, task);
+}
+
+}  // namespace
+
+size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int64_t slots) {
+  const int64_t pairs = rows * slots;
+  return static_cast<size_t>(act_bytes(experts, pairs) +
+                             pairs * experts.hidden * int64_t{sizeof(float)});
+}
+
+void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
+                    int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
+                    int64_t x_stride, void* workspace) {
+  if (rows == 0) return;
+  const int64_t slots = routing.slots(), pairs = rows * slots;
+  if (rows > most_streamed_rows || pairs > INT16_MAX || experts.experts > INT16_MAX ||
+      experts.experts != routing.experts + (routing.shared ? 1 : 0))
+    fail_cuda("stream_experts: too many rows, slots or experts, or routing and weights differ");
+  ExpertsTask task{};
+  task.gate_up = ExpertMatrices(experts.gate_up(0));
+  task.down = ExpertMatrices(experts.down(0));
+  task.experts = static_cast<int32_t>(experts.experts);
+  task.hidden = static_cast<int32_t>(experts.hidden);
+  task.routing = routing;
+  task.rows = static_cast<int32_t>(rows);
+  task.slots = static_cast<int32_t>(slots);
+  task.normed = normed;
+  task.normed_stride = normed_stride;
+  task.act = static_cast<Bf16*>(workspace);
+  task.act_stride = round_up(experts.width, tile_columns);
+  task.parts =
+      reinterpret_cast<float*>(static_cast<std::byte*>(workspace) + act_bytes(experts, pairs));
+  task.x = x;
+  task.x_stride = x_stride;
+  switch (experts.format) {
+    case PackedFormat::bf16:
+      return run<PackedFormat::bf16>(stream, task);
+    case PackedFormat::f8:
+      return run<PackedFormat::f8>(stream, task);
+    case PackedFormat::q4:
+      return run<PackedFormat::q4>(stream, task);
+  }
+}
+
+}  // namespace qnext::ops::cuda

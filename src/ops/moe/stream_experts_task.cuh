@@ -1,0 +1,128 @@
+// What the kernels behind stream_experts() are given, and how they share out their shared memory.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/moe/expert_units.cuh"
+#include "ops/moe/packed_experts_cuda.h"
+#include "ops/moe/route_cuda.h"
+#include "ops/moe/route_row.cuh"
+
+namespace qnext::ops::cuda {
+
+// One kind of matrix of all experts, with what the kernels would otherwise work out again.
+struct ExpertMatrices {
+  const std::byte* tiles;
+  const float* scales;
+  int64_t expert_bytes, expert_scales;
+  int32_t strip_bytes, strip_scales;
+  int32_t strips, column_tiles, chunks;
+  Divisor by_strips, by_chunks;
+
+  ExpertMatrices() = default;
+  explicit ExpertMatrices(const PackedMatrix& first)
+      : tiles(first.tiles),
+        scales(first.scales),
+        expert_bytes(first.bytes()),
+        expert_scales(first.scale_count()),
+        strip_bytes(static_cast<int32_t>(first.strip_bytes())),
+        strip_scales(static_cast<int32_t>(first.strip_scales())),
+        strips(static_cast<int32_t>(first.row_tiles())),
+        column_tiles(static_cast<int32_t>(first.column_tiles())),
+        chunks((column_tiles + chunk_tiles - 1) / chunk_tiles),
+        by_strips(strips),
+        by_chunks(chunks) {}
+
+  __device__ int32_t tiles_of(int32_t chunk) const {
+    return min(chunk_tiles, column_tiles - chunk * chunk_tiles);
+  }
+  template <typename Ring>
+  __device__ void issue(Ring& ring, int32_t expert, int32_t strip, int32_t chunk) const {
+    ring.issue(tiles + expert * expert_bytes + int64_t{strip} * strip_bytes +
+                   int64_t{chunk} * ring.chunk_bytes,
+               tiles_of(chunk),
+               scales + expert * expert_scales + strip * strip_scales + chunk_tiles * chunk);
+  }
+};
+
+struct ExpertsTask {
+  ExpertMatrices gate_up, down;
+  int32_t experts;  // all, the shared one included
+  int32_t hidden;
+  Routing routing;
+  int32_t rows, slots;
+  int32_t groups_limit;
+  const Bf16* normed;
+  int64_t normed_stride;
+  // bf16 [rows * slots, act_stride]: each 64 columns in the order in which lanes want them, see
+  // act_place().
+  Bf16* act;
+  int64_t act_stride;
+  float* parts;  // [rows * slots, hidden]: more than 8 rows only
+  float* x;
+  int64_t x_stride;
+
+  __host__ __device__ int32_t pairs() const { return rows * slots; }
+  __device__ ExpertPairs expert_pairs() const { return {experts, rows, slots, routing.shared}; }
+};
+
+// Rows 8 strip .. 8 strip + 7 of gate give columns of act; this is where row g of them lies in a
+// row of act: lane t of a quad finds its 16 values of a tile (4 steps x b[0], b[1]) in 32 bytes.
+__device__ inline int64_t act_place(int32_t strip, int g) {
+  return int64_t{tile_columns} * (strip / 8) + g / 2 * 16 + strip % 8 / 2 * 4 + strip % 2 * 2 +
+         g % 2;
+}
+
+// Cuts a block's shared memory into arrays; with a null base it counts bytes.
+class Carver {
+ public:
+  __host__ __device__ explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  __host__ __device__ T* take(int64_t count) {
+    const int64_t alignment = alignof(T) < 16 ? 16 : alignof(T);
+    bytes_ = (bytes_ + alignment - 1) / alignment * alignment;
+    T* start = reinterpret_cast<T*>(base_ + bytes_);
+    bytes_ += count * static_cast<int64_t>(sizeof(T));
+    return start;
+  }
+  __host__ __device__ int64_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* base_;
+  int64_t bytes_ = 0;
+};
+
+// What every kernel needs: rings, units and, for one row, the routing.
+template <PackedFormat format, bool one>
+struct CommonMemory {
+  using Ring = ChunkRing<format, one>;
+  typename Ring::Memory* rings;  // [expert_warps]
+  ExpertUnits units;
+  RouteScratch* scratch;  // [1]
+  int32_t* ids;           // [pairs]
+  float* weights;         // [pairs]
+
+  __host__ __device__ CommonMemory(Carver& carver, const ExpertsTask& task) {
+    rings = carver.take<typename Ring::Memory>(expert_warps);
+    units.next = carver.take<int32_t>(task.rows > 1 ? task.experts : 0);
+    units.group_of = carver.take<short4>(task.groups_limit);
+    units.columns = carver.take<int16_t>(8 * int64_t{task.groups_limit});
+    scratch = carver.take<RouteScratch>(one ? 1 : 0);
+    ids = carver.take<int32_t>(one ? task.pairs() : 0);
+    weights = carver.take<float>(one ? task.pairs() : 0);
+  }
+};
+
+// Routes the one row into the block's shared memory, and lists the units.
+template <PackedFormat format>
+__device__ void route_here(const ExpertsTask& task, CommonMemory<format, true>& memory) {
+  const Routing& routing = task.routing;
+  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
+                       routing.renormalize, routing.shared};
+  route_row_with_block(rule, routing.logits, routing.shared_gate, *memory.scratch, memory.ids,
+                       memory.weights);
+  __syncthreads();
+  list_units(memory.units, task.expert_pairs(), memory.ids);
+}
+
+}  // namespace qnext::ops::cuda

@@ -1,0 +1,231 @@
+// act = silu(gate n) * up n for the chosen experts. Units (an expert's strip of 8 gate and 8 up
+// rows, for up to 8 pairs) are shared out over persistent blocks; the block's 8 warps split a
+// strip's columns: warp w sums chunks w, w + 8, ... and the warps are added in order. The x
+// fragments stay in registers for as long as the pairs stay the same.
+#pragma once
+
+#include "ops/launch_cuda.cuh"
+#include "ops/moe/stream_experts_task.cuh"
+
+namespace qnext::ops::cuda {
+
+template <PackedFormat format, bool one>
+struct GateUpMemory : CommonMemory<format, one> {
+  float4* partial;  // [2][expert_warps][warp_lanes]
+
+  __host__ __device__ GateUpMemory(Carver& carver, const ExpertsTask& task)
+      : CommonMemory<format, one>(carver, task) {
+    partial = carver.take<float4>(2 * expert_warps * warp_lanes);
+  }
+};
+
+// The fragments of one row (null: zeros) of x for a chunk.
+__device__ inline void load_row(const Bf16* row, int32_t chunk, int32_t tiles, RowFragments& b) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int tile = 0; tile < chunk_tiles; ++tile) {
+    const int32_t at = chunk * chunk_tiles + tile;
+    const bool valid = row && at < tiles;
+    const auto* from = reinterpret_cast<const Pair*>(row + at * tile_columns) + t;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) b[tile][i] = valid ? __ldcg(from + 4 * i) : 0;
+  }
+}
+
+// A block's units, their chunks in the order in which a warp meets them.
+template <PackedFormat format, bool one>
+class GateUpStream {
+ public:
+  __device__ GateUpStream(const ExpertsTask& task, const ExpertUnits& units,
+                          ChunkRing<format, one>& ring, int warp)
+      : task_(task),
+        matrices_(task.gate_up),
+        units_(units),
+        ring_(ring),
+        warp_(warp),
+        issued_unit_(units, matrices_.by_strips),
+        read_unit_(units, matrices_.by_strips) {
+    if (warp < matrices_.chunks)
+      chunks_ = (matrices_.chunks - warp + expert_warps - 1) / expert_warps;
+  }
+
+  __device__ int32_t chunks() const { return chunks_; }  // of this warp, a unit
+  __device__ bool has(int32_t i) const { return one ? index(i) < end_ : i < end_; }
+  // The warp's i-th chunk of a unit, counted in the matrix.
+  __device__ int32_t chunk(int32_t i) const { return i * expert_warps + warp_; }
+  __device__ Unit unit(int32_t i) {
+    return one ? only_unit(index(i)) : read_unit_.move_to(index(i));
+  }
+
+  // The shared expert's units, of which nothing has to be known.
+  __device__ void take_shared() { end_ = task_.routing.shared ? matrices_.strips : 0; }
+  // All of them, now that the units are listed.
+  __device__ void take_all() {
+    if constexpr (one) {
+      end_ = matrices_.strips * units_.groups;
+    } else {
+      share_ = UnitShare(units_, task_.expert_pairs(), matrices_.strips);
+      end_ = share_.count;
+    }
+    complete_ = true;
+  }
+  // Issues what the ring has room for. In one place of the code: instructions have to be fetched.
+  __device__ void fill() {
+#pragma unroll 1
+    while (issued_ < read_ + ring_.depth && (complete_ || has_next())) {
+      if (has_next())
+        issue();
+      else
+        ring_.issue_nothing();
+      ++issued_;
+    }
+  }
+  __device__ const std::byte* wait(float4& scale) {
+    ++read_;
+    return ring_.wait(scale);
+  }
+
+ private:
+  __device__ bool has_next() const {
+    return chunks_ > 0 && has(next_unit_);
+  }
+  __device__ int32_t index(int32_t i) const {
+    if constexpr (one) return static_cast<int32_t>(blockIdx.x + i * gridDim.x);
+    return share_.index(i);
+  }
+  // Where every expert has one group.
+  __device__ Unit only_unit(int32_t at) const {
+    const int32_t group = matrices_.by_strips.divide(at);
+    return {units_.group_of[group].x, at - group * matrices_.strips, group};
+  }
+  __device__ void issue() {
+    if (next_chunk_ == 0) {
+      const int32_t at = index(next_unit_);
+      // Not listed yet, perhaps.
+      if (one && task_.routing.shared && at < matrices_.strips)
+        next_ = {task_.experts - 1, at, 0};
+      else
+        next_ = one ? only_unit(at) : issued_unit_.move_to(at);
+    }
+    matrices_.issue(ring_, next_.expert, next_.strip, chunk(next_chunk_));
+    if (++next_chunk_ == chunks_) {
+      next_chunk_ = 0;
+      ++next_unit_;
+    }
+  }
+
+  const ExpertsTask& task_;
+  const ExpertMatrices& matrices_;
+  const ExpertUnits& units_;
+  ChunkRing<format, one>& ring_;
+  int32_t warp_;
+  int32_t chunks_ = 0;
+  int32_t end_ = 0;  // of the units' indices (one row) or of their count
+  UnitShare share_;
+  UnitCursor issued_unit_, read_unit_;
+  bool complete_ = false;
+  int32_t issued_ = 0, read_ = 0, next_unit_ = 0, next_chunk_ = 0;
+  Unit next_{};
+};
+
+// One warp: adds the warps' sums in order and stores act (not in a rehearsal).
+__device__ inline void store_act(const ExpertsTask& task, const Unit& unit, int32_t strips,
+                                 const float4* partial, const int16_t* columns, bool rehearsal) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const int g = lane / 4, t = lane % 4;
+  float4 sum = partial[lane];
+#pragma unroll
+  for (int i = 1; i < expert_warps; ++i) {
+    const float4 other = partial[i * warp_lanes + lane];
+    sum.x += other.x;
+    sum.y += other.y;
+    sum.z += other.z;
+    sum.w += other.w;
+  }
+  const float value[2] = {silu(sum.x) * sum.z, silu(sum.y) * sum.w};
+  // Columns that pad the last tile are zeros, not what lay there.
+  const int32_t end = unit.strip == strips - 1 ? (strips + 7) / 8 * 8 : unit.strip + 1;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int32_t pair = rehearsal ? -1 : columns[8 * unit.group + 2 * t + i];
+    if (pair < 0) continue;
+    Bf16* row = task.act + pair * task.act_stride;
+    row[act_place(unit.strip, g)] = __bfloat16_as_ushort(__float2bfloat16_rn(value[i]));
+#pragma unroll 1
+    for (int32_t strip = unit.strip + 1; strip < end; ++strip) row[act_place(strip, g)] = 0;
+  }
+}
+
+// One row: an SM that meets these instructions for the first time fetches them at some 60 ns for
+// eight, which took longer than the weights. So a block that waits for the kernels
+// before it rehearses: it routes by whatever the logits' memory holds and runs through one unit,
+// storing nothing.
+template <PackedFormat format, bool one>
+__global__ void __launch_bounds__(expert_threads, 2)
+    gate_up_kernel(const __grid_constant__ ExpertsTask task) {
+  extern __shared__ __align__(128) std::byte bytes[];
+  Carver carver(bytes);
+  GateUpMemory<format, one> memory(carver, task);
+  const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  ChunkRing<format, one> ring(memory.rings[warp]);
+  GateUpStream<format, one> stream(task, memory.units, ring, warp);
+  const int g = lane / 4;
+  RowFragments b;
+#pragma unroll 1
+  for (int round = one ? 0 : 1; round < 2; ++round) {
+    const bool rehearsal = round == 0;
+    if (!rehearsal) {
+      wait_for_earlier_kernels();
+      let_next_kernel_start();
+    }
+    const Bf16* row = one && g == 0 ? task.normed : nullptr;
+    if constexpr (one)
+      route_here(task, memory);
+    else
+      list_units(memory.units, task.expert_pairs(), task.routing.ids);
+    rehearsal ? stream.take_shared() : stream.take_all();
+    stream.fill();
+    if (one) load_row(row, warp, task.gate_up.column_tiles, b);
+    if (one && !rehearsal && blockIdx.x == 0) {
+#pragma unroll 1
+      for (int i = static_cast<int>(threadIdx.x); i < task.pairs(); i += expert_threads) {
+        task.routing.ids[i] = memory.ids[i];
+        task.routing.weights[i] = memory.weights[i];
+        if (task.routing.chosen) task.routing.chosen[memory.ids[i]] = 1;
+      }
+    }
+
+    int32_t loaded_group = -1;
+#pragma unroll 1
+    for (int32_t i = 0; rehearsal ? i == 0 : stream.has(i); ++i) {
+      const Unit unit = rehearsal ? Unit{} : stream.unit(i);
+      bool reload = stream.chunks() > 1;
+      if (!one && unit.group != loaded_group) {
+        const int32_t pair = memory.units.columns[8 * unit.group + g];
+        row = pair < 0 ? nullptr : task.normed + pair / task.slots * task.normed_stride;
+        loaded_group = unit.group;
+        reload = true;
+      }
+      float sum[4] = {};
+#pragma unroll 1
+      for (int32_t j = 0; j < stream.chunks(); ++j) {
+        const int32_t chunk = stream.chunk(j);
+        if (reload) load_row(row, chunk, task.gate_up.column_tiles, b);
+        float4 scale{};
+        const std::byte* data = rehearsal ? memory.rings[warp].data[0] : stream.wait(scale);
+        add_chunk<format>(data, task.gate_up.tiles_of(chunk), scale, b, sum);
+        if (!rehearsal) stream.fill();
+      }
+      float4* partial = memory.partial + i % 2 * expert_warps * warp_lanes;
+      partial[warp * warp_lanes + lane] = {sum[0], sum[1], sum[2], sum[3]};
+      // One barrier a unit: a warp has merged unit i before it comes to the barrier of unit i + 1,
+      // behind which its partial sums are overwritten.
+      __syncthreads();
+      if (warp == i % expert_warps)
+        store_act(task, unit, task.gate_up.strips, partial, memory.units.columns, rehearsal);
+    }
+  }
+}
+
+}  // namespace qnext::ops::cuda
