@@ -1,0 +1,132 @@
+// The answer form: memory-bound, so everything serves one stream of keys and values a warp.
+//
+// A context is cut into pieces at absolute positions (piece_begin: short ones first, where few of
+// them must fill the GPU, long ones behind, where a partial result should cost little). A block
+// takes a piece of one kv head for the rows of a sequence. Its four warps take units of 16 or 32
+// positions by turns, each through a ring of its own: the warp orders bulk copies of the units to
+// come, so that no warp waits for another until the piece ends. Then the warps' results are merged
+// in order, the pieces' by eights in order, and the eights in a fixed pattern.
+//
+// Products: scores [16 positions, columns] = keys x queries, out [head_dim, columns] = values^T x
+// weights, by mma.m16n8k16; a column is a query head of a row, so the 8 heads of a kv head are n8.
+// f8 is widened to f16 in registers, exactly; the order of dimensions and positions inside a
+// product is free, so fragments are taken in the order that widening leaves.
+//
+// More columns: up to 2 tiles of 8 a warp, then twice the warps for 4 tiles; beyond that further
+// blocks, whose keys the L2 cache holds. A column's operations are the same in all of them.
+//
+// Up to 1,024 positions the first eight pieces are the blocks of a cluster, which merges them
+// through its shared memory: one launch. Else a second kernel merges, with the same operations.
+#include "base/cuda_error.h"
+#include "ops/attention/decode_warp_sm90.cuh"
+#include "ops/launch_cuda.cuh"
+
+namespace qnext::ops::cuda {
+
+namespace {
+
+// clustered: the blocks of the first pieces form a cluster, which merges them and is done.
+template <KvFormat format, int tiles, int column_warps, int fixed_dim, bool clustered>
+__device__ __forceinline__ void answer_block(const Answer& a) {
+  extern __shared__ std::byte shared_memory[];
+  let_next_kernel_start();
+  // The batch is older than the kernels that still run.
+  AnswerWarp<format, tiles, column_warps, fixed_dim, clustered> warp(a, shared_memory);
+  wait_for_earlier_kernels();
+  // A cluster's blocks stay together.
+  if (warp.work.first_column >= warp.work.columns ||
+      (!clustered && warp.work.begin > warp.work.last))
+    return;
+  warp.run();
+}
+
+template <KvFormat format, int tiles, int column_warps, int fixed_dim>
+__global__ void __launch_bounds__(AnswerLayout<format, tiles, column_warps, fixed_dim>::threads,
+                                  AnswerLayout<format, tiles, column_warps, fixed_dim>::blocks)
+    answer_kernel(const Answer a) {
+  answer_block<format, tiles, column_warps, fixed_dim, false>(a);
+}
+template <KvFormat format, int tiles, int column_warps, int fixed_dim>
+__global__ void __cluster_dims__(cluster_pieces, 1, 1)
+    __launch_bounds__(AnswerLayout<format, tiles, column_warps, fixed_dim>::threads,
+                      AnswerLayout<format, tiles, column_warps, fixed_dim>::blocks)
+        short_answer_kernel(const Answer a) {
+  answer_block<format, tiles, column_warps, fixed_dim, true>(a);
+}
+
+template <KvFormat format, int tiles, int column_warps, int fixed_dim>
+void launch_block(cudaStream_t stream, Answer answer, int columns) {
+  using Block = AnswerLayout<format, tiles, column_warps, fixed_dim>;
+  answer.column_groups = (columns + Block::columns - 1) / Block::columns;
+  const bool clustered = answer.pieces <= cluster_pieces;
+  const dim3 grid(static_cast<unsigned>(clustered ? cluster_pieces : answer.pieces),
+                  static_cast<unsigned>(answer.shape.kv_heads * answer.column_groups),
+                  static_cast<unsigned>(answer.batch.sequences));
+  launch_overlapped("answer attention",
+                    clustered ? short_answer_kernel<format, tiles, column_warps, fixed_dim>
+                              : answer_kernel<format, tiles, column_warps, fixed_dim>,
+                    grid, Block::threads, Block::shared_bytes, stream, answer);
+}
+
+template <KvFormat format, int fixed_dim>
+void launch_columns(cudaStream_t stream, const Answer& answer, int columns) {
+  if (columns <= 8)
+    launch_block<format, 1, 1, fixed_dim>(stream, answer, columns);
+  else if (columns <= 16)
+    launch_block<format, 2, 1, fixed_dim>(stream, answer, columns);
+  else
+    launch_block<format, 2, 2, fixed_dim>(stream, answer, columns);
+}
+
+template <KvFormat format>
+void launch_format(cudaStream_t stream, const Answer& answer, int columns) {
+  switch (answer.shape.head_dim) {
+    case 256:
+      return launch_columns<format, 256>(stream, answer, columns);
+    case 128:
+      return launch_columns<format, 128>(stream, answer, columns);
+    case 64:
+      return launch_columns<format, 64>(stream, answer, columns);
+    default:
+      return launch_columns<format, 0>(stream, answer, columns);
+  }
+}
+
+}  // namespace
+
+size_t paged_answer_workspace(const PagedShape& shape, int64_t rows, int64_t longest) {
+  return static_cast<size_t>(rows * shape.query_heads * piece_count(longest) *
+                             (shape.head_dim + 2)) *
+         sizeof(float);
+}
+
+void paged_attention_answer(cudaStream_t stream, const Batch& batch, const PagedShape& shape,
+                            const PagedCache& cache, const PagedAttention& inputs,
+                            int64_t most_rows, int64_t longest, void* workspace) {
+  if (shape.head_dim > widest_head || shape.head_dim % 16 != 0)
+    fail_cuda("paged attention takes heads of multiples of 16 dimensions up to 256");
+  if (most_rows > most_answer_rows) fail_cuda("an answer has at most 8 rows a sequence");
+  if (batch.sequences == 0) return;
+  Answer answer{batch,
+                shape,
+                cache,
+                inputs,
+                static_cast<int>(piece_count(longest)),
+                1,
+                static_cast<float*>(workspace),
+                nullptr};
+  answer.weights = reinterpret_cast<float2*>(answer.sums + batch.rows * shape.query_heads *
+                                                               answer.pieces * shape.head_dim);
+  const auto columns = static_cast<int>(most_rows * (shape.query_heads / shape.kv_heads));
+  if (shape.format == KvFormat::bf16)
+    launch_format<KvFormat::bf16>(stream, answer, columns);
+  else
+    launch_format<KvFormat::f8>(stream, answer, columns);
+  if (answer.pieces <= cluster_pieces) return;
+  const int64_t slices = (shape.head_dim + merge_dims - 1) / merge_dims;
+  const dim3 grid(static_cast<unsigned>(shape.query_heads * slices),
+                  static_cast<unsigned>(most_rows), static_cast<unsigned>(batch.sequences));
+  launch_overlapped("merge attention", merge_kernel, grid, merge_threads, 0, stream, answer);
+}
+
+}  // namespace qnext::ops::cuda

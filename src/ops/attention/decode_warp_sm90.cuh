@@ -1,0 +1,476 @@
+// What a warp of the answer form does: decode_attention_sm90.cu tells the whole.
+#pragma once
+
+#include <algorithm>
+
+#include "ops/attention/decode_merge_sm90.cuh"
+#include "ops/attention/decode_products_sm90.cuh"
+#include "ops/attention/paged_sm90.cuh"
+
+namespace qnext::ops::cuda {
+
+constexpr int unit_warps = 4;  // that share out the units of a piece
+constexpr int widest_head = 256;
+constexpr int page_tokens = static_cast<int>(page_positions);
+// Of an SM: covers the latency of 34 GB/s.
+constexpr int ring_bytes = 192 << 10;
+
+// What a block has. tiles: n8 tiles of columns a warp; fixed_dim: head_dim, 0: any up to 256.
+template <KvFormat format, int tiles, int column_warps, int fixed_dim>
+struct AnswerLayout {
+  static constexpr int threads = unit_warps * column_warps * warp_lanes;
+  // On an SM. Widening f8 takes a warp so long that more of them are needed.
+  static constexpr int blocks = column_warps > 1 ? 1 : format == KvFormat::f8&& tiles == 1 ? 3 : 2;
+  // Positions of a unit, in sub-units of an mma's 16. Two of them share the steps of a softmax and
+  // keep more products in flight, which f8 needs.
+  static constexpr int subs = format == KvFormat::f8 ? 2 : 1;
+  static constexpr int unit = 16 * subs;
+  static constexpr int columns = 8 * tiles * column_warps;
+  static constexpr int width = fixed_dim == 0 ? widest_head : fixed_dim;
+  static constexpr int steps = width / 16;
+  static constexpr int merge_stride = width + 4;  // floats; a warp's 8 rows x 4 columns: 2-way
+  static constexpr int result_bytes = unit_warps * columns * merge_stride * 4;
+  static constexpr int slot_bytes = unit * width * element_bytes(format);  // keys or values
+  // With twice the warps, the block has the SM to itself: the results need as much.
+  static constexpr int ring_limit = column_warps == 1 ? ring_bytes / blocks : result_bytes;
+  static constexpr int slots = std::min(ring_limit / unit_warps / slot_bytes, 16);
+  static constexpr int ring = slots * slot_bytes;
+  static constexpr int data_bytes = std::max(unit_warps * ring + 256, result_bytes);
+  // In registers for one tile, else [columns / 8][steps][32 lanes][8].
+  static constexpr int query_bytes = tiles == 1 ? 0 : columns / 8 * steps * warp_lanes * 8;
+  static constexpr int shared_bytes =
+      128 + data_bytes + query_bytes + (unit_warps + 1) * columns * 8 + unit_warps * slots * 8 * 2;
+};
+
+// Which rows, keys and columns a block serves: column c is row c / group, query head c % group.
+struct Work {
+  SequenceRows sequence;
+  int last;  // position of the sequence's last row
+  int piece;
+  int begin, end;  // positions
+  int group;       // query heads a kv head
+  int kv_head;
+  int first_column;
+  int columns;  // of the sequence
+  int page;     // lane l: the piece's page l
+
+  __device__ Work(const Answer& a, int piece_, int block_columns)
+      : sequence(a.batch.sequence[blockIdx.z]),
+        last(sequence.first_position + sequence.rows - 1),
+        piece(piece_),
+        begin(static_cast<int>(piece_begin(piece))),
+        end(min(static_cast<int>(piece_begin(piece + 1)), last + 1)),
+        group(static_cast<int>(a.shape.query_heads / a.shape.kv_heads)),
+        kv_head(static_cast<int>(blockIdx.y) / a.column_groups),
+        first_column(static_cast<int>(blockIdx.y) % a.column_groups * block_columns),
+        columns(sequence.rows * group) {
+    static_assert(most_piece / page_tokens <= warp_lanes);
+    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+    page = begin + lane * page_tokens < end
+               ? a.batch.pages[sequence.first_page + begin / page_tokens + lane]
+               : 0;
+  }
+  __device__ int64_t row(int column) const {
+    return sequence.first_row + (first_column + column) / group;
+  }
+  __device__ int head(int column) const {
+    return kv_head * group + (first_column + column) % group;
+  }
+};
+
+// One warp's view of its block and its work.
+template <KvFormat format, int tiles, int column_warps, int fixed_dim, bool clustered>
+class AnswerWarp {
+ public:
+  using Layout = AnswerLayout<format, tiles, column_warps, fixed_dim>;
+  static constexpr int steps = Layout::steps;
+  static constexpr int bytes = element_bytes(format);
+  static constexpr int subs = Layout::subs;
+  static constexpr int unit = Layout::unit;
+  static constexpr int chains = 4 / subs;  // sums of a score: products need not wait for each other
+  static constexpr int stride = format == KvFormat::bf16 ? 1 : 2;  // steps a load of fragments
+
+  __device__ AnswerWarp(const Answer& a_, std::byte* shared)
+      : a(a_),
+        data(shared + (128 - shared_address(shared) % 128) % 128),
+        queries(reinterpret_cast<uint2*>(data + Layout::data_bytes)),
+        warp_weights(reinterpret_cast<float2*>(data + Layout::data_bytes + Layout::query_bytes)),
+        block_weights(warp_weights + unit_warps * Layout::columns),
+        lane(static_cast<int>(threadIdx.x) % warp_lanes),
+        unit_warp(static_cast<int>(threadIdx.x) / warp_lanes % unit_warps),
+        column_warp(static_cast<int>(threadIdx.x) / warp_lanes / unit_warps),
+        g(lane / 4),
+        t(lane % 4),
+        dim(fixed_dim == 0 ? static_cast<int>(a.shape.head_dim) : fixed_dim),
+        unit_bytes(unit * dim * bytes),
+        ring(shared_address(data) + unit_warp * Layout::ring),
+        full(shared_address(block_weights + Layout::columns) + unit_warp * Layout::slots * 16),
+        free(full + Layout::slots * 8),
+        work(a, static_cast<int>(clustered ? blockIdx.x : gridDim.x - 1 - blockIdx.x),
+             Layout::columns) {
+    if (lane == 0 && column_warp == 0) {
+      for (int i = 0; i < Layout::slots; ++i) {
+        barrier_init(full + 8 * i, 1);
+        barrier_init(free + 8 * i, column_warps);
+      }
+      barrier_init_done();
+    }
+    if constexpr (column_warps > 1)
+      __syncthreads();
+    else
+      __syncwarp();
+    const int all_units = max(0, work.end - work.begin + unit - 1) / unit;
+    units = max(0, all_units - unit_warp + unit_warps - 1) / unit_warps;
+  }
+
+  __device__ __forceinline__ void run() {
+    if (column_warp == 0)
+      for (int i = 0; i < min(Layout::slots, 2 * units); ++i) copy(i);
+    load_queries();
+    start_sums();
+    for (int i = 0; i < units; ++i) {
+      acquire(2 * i);
+      float scores[subs][tiles][chains][4] = {};
+      multiply_keys(slot(2 * i), scores);
+      release(2 * i);
+      uint32_t weights[subs][tiles][2];
+      weigh(position(i), scores, weights);
+      acquire(2 * i + 1);
+      if (position(i) + unit > work.last + 1) clear_behind(2 * i + 1, work.last + 1 - position(i));
+      multiply_values(slot(2 * i + 1), weights);
+      release(2 * i + 1);
+    }
+    merge_warps();
+    if constexpr (clustered) merge_blocks();
+  }
+
+  const Answer& a;
+  std::byte* const data;  // rings, then results
+  uint2* const queries;
+  float2* const warp_weights;   // [unit_warps][columns]
+  float2* const block_weights;  // [columns]
+  const int lane, unit_warp, column_warp, g, t;
+  const int dim, unit_bytes;
+  const uint32_t ring, full, free;
+  const Work work;
+  int units;  // of this warp
+
+ private:
+  __device__ int position(int i) const { return work.begin + (i * unit_warps + unit_warp) * unit; }
+
+  // The warp's ring: copy 2 i brings the keys of its unit i, copy 2 i + 1 the values.
+  __device__ uint32_t slot(int i) const { return ring + i % Layout::slots * Layout::slot_bytes; }
+  __device__ void copy(int i) const {
+    const int from = position(i / 2);
+    const int page = __shfl_sync(whole_warp, work.page, (from - work.begin) / page_tokens);
+    if (lane != 0) return;
+    const int64_t blocks = 2 * work.kv_head + i % 2;
+    const int64_t offset = (blocks * page_tokens + from % page_tokens) * dim * bytes;
+    const uint32_t barrier = full + i % Layout::slots * 8;
+    barrier_expect(barrier, unit_bytes);
+    bulk_copy(slot(i), a.cache.base + page * a.cache.page_stride + offset, unit_bytes, barrier);
+  }
+  __device__ void acquire(int i) const {
+    barrier_wait(full + i % Layout::slots * 8, i / Layout::slots & 1);
+  }
+  __device__ void release(int i) const {
+    __syncwarp();
+    if (column_warps > 1 && lane == 0) barrier_arrive(free + i % Layout::slots * 8);
+    if (column_warp == 0 && i + Layout::slots < 2 * units) {
+      if (column_warps > 1) barrier_wait(free + i % Layout::slots * 8, i / Layout::slots & 1);
+      copy(i + Layout::slots);
+    }
+  }
+
+  // A query's part of a B fragment, as it lies in memory. No branches: the loads of all steps are
+  // on their way together. Columns behind the last repeat it, and nobody reads their results.
+  __device__ uint2 raw_query(const Bf16* q, int step) const {
+    const Bf16* from = q + (fixed_dim == 0 ? min(16 * step, dim - 16) : 16 * step);
+    if constexpr (format == KvFormat::bf16)
+      return {*reinterpret_cast<const uint32_t*>(from + 2 * t),
+              *reinterpret_cast<const uint32_t*>(from + 2 * t + 8)};
+    else
+      return *reinterpret_cast<const uint2*>(from + 4 * t);
+  }
+  __device__ static uint2 query_operand(const uint2& raw) {
+    if constexpr (format == KvFormat::bf16)
+      return raw;
+    else
+      return {bf16_to_f16(raw.x), bf16_to_f16(raw.y)};
+  }
+  __device__ const Bf16* query(int tile) const {
+    const int column = min(tile * 8 + g, work.columns - 1 - work.first_column);
+    return a.inputs.q + work.row(column) * a.inputs.q_stride + work.head(column) * dim;
+  }
+  __device__ void load_queries() {
+    if constexpr (tiles == 1) {
+      const Bf16* const q = query(column_warp);
+#pragma unroll
+      for (int s = 0; s < steps; ++s) own_queries[s] = raw_query(q, s);
+#pragma unroll
+      for (int s = 0; s < steps; ++s) own_queries[s] = query_operand(own_queries[s]);
+    } else {
+      constexpr int warps = Layout::threads / warp_lanes;
+      constexpr int fragments = Layout::columns / 8 * steps;
+      static_assert(fragments % warps == 0);
+      const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
+      uint2 raw[fragments / warps];
+#pragma unroll
+      for (int i = 0; i < fragments / warps; ++i) {
+        const int fragment = i * warps + warp;
+        raw[i] = raw_query(query(fragment / steps), fragment % steps);
+      }
+#pragma unroll
+      for (int i = 0; i < fragments / warps; ++i)
+        queries[(i * warps + warp) * warp_lanes + lane] = query_operand(raw[i]);
+      __syncthreads();
+    }
+  }
+
+  __device__ void start_sums() {
+#pragma unroll
+    for (int s = 0; s < steps; ++s)
+#pragma unroll
+      for (int n = 0; n < tiles; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[s][n][i] = 0;
+#pragma unroll
+    for (int n = 0; n < tiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        highest[n][e] = -INFINITY;
+        sum[n][e] = 0;
+        const int column = work.first_column + (column_warp * tiles + n) * 8 + 2 * t + e;
+        limit[n][e] =
+            column < work.columns ? work.sequence.first_position + column / work.group : -1;
+      }
+    }
+  }
+
+  // Bytes from a sub-unit's keys or values to the next one's.
+  __device__ int sub_bytes() const {
+    return unit_bytes / subs;
+  }
+
+  __device__ void add_scores(int step, const uint32_t (&keys)[4],
+                             float (&scores)[tiles][chains][4]) const {
+#pragma unroll
+    for (int n = 0; n < tiles; ++n) {
+      const uint2 q = tiles == 1
+                          ? own_queries[tiles == 1 ? step : 0]
+                          : queries[((column_warp * tiles + n) * steps + step) * warp_lanes + lane];
+      multiply_add<format>(scores[n][step % chains], keys, {q.x, q.y});
+    }
+  }
+  __device__ void multiply_keys(uint32_t keys, float (&scores)[subs][tiles][chains][4]) const {
+    const uint32_t mine = keys + lane / 8 % 2 * (sub_bytes() / 2) + lane / 16 * 128 + lane % 8 * 16;
+#pragma unroll
+    for (int s = 0; s < steps; s += stride) {
+      if (fixed_dim == 0 && 16 * s >= dim) break;
+#pragma unroll
+      for (int u = 0; u < subs; ++u) {
+        uint32_t m[4];
+        load_matrices(mine + u * sub_bytes() + s / stride * 256, m);
+        if constexpr (format == KvFormat::bf16) {
+          add_scores(s, m, scores[u]);
+        } else {
+          uint32_t k[4];
+          widen_f8_to_f16(m[0], k[0], k[2]);
+          widen_f8_to_f16(m[1], k[1], k[3]);
+          add_scores(s, k, scores[u]);
+          widen_f8_to_f16(m[2], k[0], k[2]);
+          widen_f8_to_f16(m[3], k[1], k[3]);
+          if (fixed_dim != 0 || 16 * s + 16 < dim) add_scores(s + 1, k, scores[u]);
+        }
+      }
+    }
+  }
+
+  // Scores of the unit at `position` to weights, B fragments of the second product.
+  __device__ void weigh(int position, const float (&scores)[subs][tiles][chains][4],
+                        uint32_t (&weights)[subs][tiles][2]) {
+    const float scale = a.inputs.scale * log2_e;
+    bool higher = false;
+    float kept[tiles][2];
+#pragma unroll
+    for (int n = 0; n < tiles; ++n) {
+      float p[subs][4];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float top = -INFINITY;
+#pragma unroll
+        for (int i = 0; i < 2 * subs; ++i) {  // positions g + 8 i
+          float score = scores[i / 2][n][0][i % 2 * 2 + e];
+#pragma unroll
+          for (int chain = 1; chain < chains; ++chain)
+            score += scores[i / 2][n][chain][i % 2 * 2 + e];
+          score = g + 8 * i <= limit[n][e] - position ? score * scale : -INFINITY;
+          p[i / 2][i % 2 * 2 + e] = score;
+          top = fmaxf(top, score);
+        }
+        top = fmaxf(top, __shfl_xor_sync(whole_warp, top, 4));
+        top = fmaxf(top, __shfl_xor_sync(whole_warp, top, 8));
+        top = fmaxf(top, __shfl_xor_sync(whole_warp, top, 16));
+        top = fmaxf(top, highest[n][e]);
+        const float base = top == -INFINITY ? 0.0f : top;  // no inf - inf
+        higher |= top > highest[n][e];
+        kept[n][e] = exp2_fast(highest[n][e] - base);
+        highest[n][e] = top;
+        float of_unit = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * subs; ++i) {
+          float& weight = p[i / 2][i % 2 * 2 + e];
+          weight = exp2_fast(weight - base);
+          of_unit += weight;
+        }
+        sum[n][e] = fmaf(sum[n][e], kept[n][e], of_unit);
+      }
+#pragma unroll
+      for (int u = 0; u < subs; ++u) {
+        weights[u][n][0] = transposed(operand_pair<format>(p[u][0], p[u][1]));
+        weights[u][n][1] = transposed(operand_pair<format>(p[u][2], p[u][3]));
+      }
+    }
+    if (!__any_sync(whole_warp, higher)) return;  // every factor is 1
+#pragma unroll
+    for (int s = 0; s < steps; ++s)
+#pragma unroll
+      for (int n = 0; n < tiles; ++n)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) out[s][n][c] *= kept[n][c % 2];
+  }
+
+  // Values behind the sequence may be anything, NaN too: zero from position `valid` of the unit on.
+  // It is the warp's last unit; where two warps share it, both write the same.
+  __device__ void clear_behind(int i, int valid) const {
+    std::byte* const at = data + (slot(i) - shared_address(data));
+    for (int s = lane; s < unit_bytes / 16; s += warp_lanes) {
+      uint4* const sixteen = reinterpret_cast<uint4*>(at) + s;
+      if constexpr (format == KvFormat::bf16) {
+        if (s / dim * 8 + s % 8 >= valid) *sixteen = uint4{};
+      } else {
+        for (int j = max(0, valid - s / dim * 16); j < 16; ++j)
+          reinterpret_cast<uint8_t*>(sixteen)[f8_value_byte(j)] = 0;
+      }
+    }
+    __syncwarp();
+  }
+
+  __device__ void multiply_values(uint32_t values, const uint32_t (&weights)[subs][tiles][2]) {
+    const auto add = [&](int step, const uint32_t(&v)[4], int u) {
+#pragma unroll
+      for (int n = 0; n < tiles; ++n) multiply_add<format>(out[step][n], v, weights[u][n]);
+    };
+#pragma unroll
+    for (int s = 0; s < steps; s += stride) {
+      if (fixed_dim == 0 && 16 * s >= dim) break;
+#pragma unroll
+      for (int u = 0; u < subs; ++u) {
+        const uint32_t mine = values + u * sub_bytes();
+        uint32_t m[4];
+        if constexpr (format == KvFormat::bf16) {
+          const int piece = 2 * s + lane / 8 % 2;
+          load_transposed(mine + lane / 16 * (sub_bytes() / 2) + piece * 128 + lane % 8 * 16, m);
+          add(s, m, u);
+        } else {
+          load_matrices(mine + (16 * s + lane) * 16, m);
+          uint32_t v[4];
+          widen_f8_to_f16(m[0], v[0], v[2]);
+          widen_f8_to_f16(m[1], v[1], v[3]);
+          add(s, v, u);
+          widen_f8_to_f16(m[2], v[0], v[2]);
+          widen_f8_to_f16(m[3], v[1], v[3]);
+          add(s + 1, v, u);
+        }
+      }
+    }
+  }
+
+  // The unit warps' results in order, [unit warp][column][width], to the block's.
+  __device__ void merge_warps() {
+    __syncthreads();  // rings are free
+    float* const results = reinterpret_cast<float*>(data);
+#pragma unroll
+    for (int n = 0; n < tiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float total = sum[n][e];
+        total += __shfl_xor_sync(whole_warp, total, 4);
+        total += __shfl_xor_sync(whole_warp, total, 8);
+        total += __shfl_xor_sync(whole_warp, total, 16);
+        const int column = unit_warp * Layout::columns + (column_warp * tiles + n) * 8 + 2 * t + e;
+        if (g == 0) warp_weights[column] = {highest[n][e], total};
+#pragma unroll
+        for (int s = 0; s < steps; ++s) {
+          results[column * Layout::merge_stride + 16 * s + g] = out[s][n][e];
+          results[column * Layout::merge_stride + 16 * s + g + 8] = out[s][n][e + 2];
+        }
+      }
+    }
+    __syncthreads();
+    const int fours = dim / 4;
+    for (int i = static_cast<int>(threadIdx.x); i < block_columns() * fours; i += Layout::threads) {
+      const int column = i / fours, d = i % fours * 4;
+      Partial merged{{-INFINITY, 0}, {0, 0, 0, 0}};
+#pragma unroll
+      for (int w = 0; w < unit_warps; ++w)
+        merged.weight.x = fmaxf(merged.weight.x, warp_weights[w * Layout::columns + column].x);
+      if (merged.weight.x != -INFINITY) {
+#pragma unroll
+        for (int w = 0; w < unit_warps; ++w)
+          add_scaled(merged, warp_weights[w * Layout::columns + column],
+                     *reinterpret_cast<const float4*>(
+                         results + (w * Layout::columns + column) * Layout::merge_stride + d));
+      }
+      if constexpr (clustered) {
+        // In place: nobody else reads these four of the first warp's.
+        *reinterpret_cast<float4*>(results + column * Layout::merge_stride + d) = merged.sums;
+        if (d == 0) block_weights[column] = merged.weight;
+      } else {
+        const int64_t index =
+            (work.row(column) * a.shape.query_heads + work.head(column)) * a.pieces + work.piece;
+        *reinterpret_cast<float4*>(a.sums + index * dim + d) = merged.sums;
+        if (d == 0) a.weights[index] = merged.weight;
+      }
+    }
+  }
+
+  // The blocks share out the columns' dimensions, at most four a thread.
+  __device__ void merge_blocks() const {
+    static_assert(Layout::columns * Layout::width / 4 <= cluster_pieces * Layout::threads);
+    const int fours = dim / 4;
+    const int i = work.piece * Layout::threads + static_cast<int>(threadIdx.x);
+    const bool mine = i < block_columns() * fours;
+    const int column = mine ? i / fours : 0, d = mine ? i % fours * 4 : 0;
+    const int64_t row = work.row(column);
+    const int head = work.head(column);
+    const uint2 gate = gate_of(a, row, head, d);  // comes while the blocks wait for each other
+    cluster_barrier();
+    if (mine) {
+      const float* const results = reinterpret_cast<const float*>(data);
+      const int positions =
+          work.sequence.first_position + (work.first_column + column) / work.group + 1;
+      float2 weights[cluster_pieces];
+      float4 sums[cluster_pieces];
+#pragma unroll
+      for (int p = 0; p < cluster_pieces; ++p) {
+        weights[p] = of_block<float2>(block_weights + column, p);
+        sums[p] = of_block<float4>(results + column * Layout::merge_stride + d, p);
+      }
+      finish(a, row, head, d,
+             merge_cluster(weights, sums, static_cast<int>(piece_count(positions))), gate);
+    }
+    cluster_barrier();  // others may still read this block's
+  }
+  __device__ int block_columns() const {
+    return min(Layout::columns, work.columns - work.first_column);
+  }
+
+  uint2 own_queries[tiles == 1 ? steps : 1];
+  float out[steps][tiles][4];  // C fragments; rows are dimensions
+  // Of columns 2 t and 2 t + 1 of each tile.
+  float highest[tiles][2], sum[tiles][2];
+  int limit[tiles][2];  // the last position that the column's row sees
+};
+
+}  // namespace qnext::ops::cuda
