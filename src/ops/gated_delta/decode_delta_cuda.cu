@@ -1,0 +1,367 @@
+// Ladder. Plain: ungroup, convolution, gates, recurrence and norm as launches of their own
+// (gated_delta_cuda.cu), seven launches and fp32 round trips. Here: one launch.
+//
+// A cluster of blocks takes one key head of one sequence: a block holds 32 columns of one value
+// head's S in registers, so that a single sequence of the 80B model (32 heads of 128 x 128) spreads
+// 2 MiB over 128 blocks. q and k are convolved by every block of the cluster again: 2 x 128
+// channels cost less than fetching them from a neighbour. Both sums over S of a row,
+// k^T S and q^T S, are taken of the old S at once, for
+//   q^T S+ = exp(g) q^T S + (q . k) change,
+// and the blocks of a head exchange one partial sum of squares a row through distributed shared
+// memory, eight rows a barrier.
+#include "base/cuda_error.h"
+#include "ops/gated_delta/decode_delta_cuda.h"
+#include "ops/gated_delta/delta_channel.cuh"
+#include "ops/gated_delta/delta_cluster.cuh"
+#include "ops/gated_delta/delta_tiles.cuh"
+
+namespace qnext::ops::cuda {
+
+namespace {
+
+constexpr int threads = 128;
+constexpr int warps = threads / warp_lanes;
+constexpr int slice_columns = 32;           // of S, a block
+constexpr int quads = slice_columns / 4;    // a thread has four columns ...
+constexpr int row_parts = threads / quads;  // ... of every 16th row
+constexpr int most_slices = 16;             // blocks a cluster; above 8 needs an attribute
+constexpr int rows_a_barrier = 8;
+
+__device__ float4 load_state(const float* at) {
+  return *reinterpret_cast<const float4*>(at);
+}
+__device__ float4 load_state(const Bf16* at) {
+  const ushort4 raw = *reinterpret_cast<const ushort4*>(at);
+  return {widen(raw.x), widen(raw.y), widen(raw.z), widen(raw.w)};
+}
+__device__ void store_state(float* at, const float4& s) {
+  *reinterpret_cast<float4*>(at) = s;
+}
+__device__ void store_state(Bf16* at, const float4& s) {
+  *reinterpret_cast<ushort4*>(at) = {narrow(s.x), narrow(s.y), narrow(s.z), narrow(s.w)};
+}
+// What a later load_state would give.
+__device__ void as_stored(float4&, float) {}
+__device__ void as_stored(float4& s, Bf16) {
+  s = {widen(narrow(s.x)), widen(narrow(s.y)), widen(narrow(s.z)), widen(narrow(s.w))};
+}
+
+struct Arguments {
+  Batch batch;
+  DeltaLayer layer;
+  DeltaSizes sizes;
+  DeltaRows rows;
+  States conv_states;
+  DeltaStates states;
+  bool states_at_rest;
+  Bf16* out;
+  int64_t out_stride;
+};
+
+// What a thread fetches of a row, ahead of its use.
+struct RowInputs {
+  float q, k, v, z, a, b;
+  int32_t slot;
+};
+
+template <int key_dim>
+struct Shared {
+  float2 keys[2][key_dim];  // (k, q) as they leave the silu
+  float values[2][slice_columns];
+  float2 gates[2];                          // exp(g), beta
+  float4 products[2][warps];                // partial sums q.q, k.k, q.k
+  float recalled[warps][2][slice_columns];  // partial sums of k^T S, q^T S
+  float out[rows_a_barrier][slice_columns];
+  float gate[rows_a_barrier][slice_columns];
+  // Sums of squares of the head's slices, written by their blocks.
+  float squares[2][rows_a_barrier][most_slices];
+  uint64_t squares_full[2];
+};
+
+__device__ float4 warp_sums(float x, float y, float z) {
+#pragma unroll
+  for (int distance = warp_lanes / 2; distance > 0; distance /= 2) {
+    x += __shfl_xor_sync(whole_warp, x, distance);
+    y += __shfl_xor_sync(whole_warp, y, distance);
+    z += __shfl_xor_sync(whole_warp, z, distance);
+  }
+  return {x, y, z, 0};
+}
+
+// s += factor * x and the like, a thread's four columns.
+__device__ float4 add_product(float factor, const float4& x, const float4& s) {
+  return {fmaf(factor, x.x, s.x), fmaf(factor, x.y, s.y), fmaf(factor, x.z, s.z),
+          fmaf(factor, x.w, s.w)};
+}
+__device__ float4 sum_over_lanes(float4 x, int distance) {
+  return {x.x + __shfl_xor_sync(whole_warp, x.x, distance),
+          x.y + __shfl_xor_sync(whole_warp, x.y, distance),
+          x.z + __shfl_xor_sync(whole_warp, x.z, distance),
+          x.w + __shfl_xor_sync(whole_warp, x.w, distance)};
+}
+
+// Who does what besides its part of S: the first key_dim threads convolve q and k, and a warp each
+// makes the output, the gates, and v.
+constexpr int out_warp = 0;
+constexpr int gate_warp = 2;
+constexpr int value_warp = 3;
+
+// Grid (key_heads * cluster, sequences), cluster = group * value_dim / 32 blocks. fixed_value_dim:
+// value_dim where it is the usual one, so that S's rows are at constant distances; else 0.
+template <int key_dim, int fixed_value_dim, typename State>
+__global__ void __launch_bounds__(threads, 4) decode_kernel(Arguments arguments) {
+  constexpr int depth = key_dim / row_parts;
+  __shared__ Shared<key_dim> shared;
+  const DeltaLayer& layer = arguments.layer;
+  const DeltaSizes& sizes = arguments.sizes;
+  const DeltaRows& rows = arguments.rows;
+  const Batch& batch = arguments.batch;
+  const int tid = threadIdx.x, lane = tid % warp_lanes, warp = tid / warp_lanes;
+  const int quad = lane % quads, part = warp * (warp_lanes / quads) + lane / quads;
+
+  const auto rank = static_cast<int>(rank_in_cluster());
+  const int group = sizes.group;
+  const int value_dim = fixed_value_dim > 0 ? fixed_value_dim : sizes.value_dim;
+  const int slices = value_dim / slice_columns;
+  const int cluster = group * slices;
+  const int key_head = static_cast<int>(blockIdx.x) / cluster;
+  const int of_group = rank / slices, slice = rank % slices;
+  const int head = key_head * group + of_group;
+
+  let_next_kernel_start();
+  if (tid == 0) {
+    for (uint64_t& barrier : shared.squares_full) set_up_barrier(shared_address(&barrier), 1);
+    barriers_are_set_up();
+  }
+  const SequenceRows sequence = batch.sequence[blockIdx.y];
+  if (!arguments.states_at_rest) wait_for_earlier_kernels();
+
+  State* const state_base = static_cast<State*>(arguments.states.base) +
+                            (head * key_dim + part) * value_dim + slice * slice_columns + 4 * quad;
+  const int step = row_parts * value_dim;
+  float4 s[depth];
+#pragma unroll
+  for (int i = 0; i < depth; ++i) s[i] = {0, 0, 0, 0};
+  if (sequence.state_in >= 0) {
+    const State* const stored = state_base + sequence.state_in * arguments.states.stride;
+#pragma unroll
+    for (int i = 0; i < depth; ++i) s[i] = load_state(stored + i * step);
+  }
+
+  const bool has_key = tid < key_dim, has_value = warp == value_warp, has_out = warp == out_warp;
+  Channel q{}, k{}, v{};
+  const int q_channel = key_head * key_dim + tid, k_channel = sizes.key_width + q_channel;
+  const int slice_column = slice * slice_columns + lane;
+  const int v_channel = 2 * sizes.key_width + head * value_dim + slice_column;
+  if (has_key) {
+    q.load_weights(layer, sizes, q_channel);
+    k.load_weights(layer, sizes, k_channel);
+    q.load_past(sizes, arguments.conv_states, sequence.state_in, q_channel);
+    k.load_past(sizes, arguments.conv_states, sequence.state_in, k_channel);
+  }
+  if (has_value) {
+    v.load_weights(layer, sizes, v_channel);
+    v.load_past(sizes, arguments.conv_states, sequence.state_in, v_channel);
+  }
+  const float norm_weight = has_out ? layer.norm_weight[slice_column] : 0.0f;
+  float rate = 0, dt_bias = 0;
+  if (warp == gate_warp) {
+    rate = -quick_exp(layer.a_log[head]);
+    dt_bias = layer.dt_bias[head];
+  }
+  // This block's share of storing the key head's q and k channels.
+  const bool keeps_key = has_key && tid * cluster / key_dim == rank;
+  const float mean_factor = 1.0f / static_cast<float>(value_dim);
+  const float q_scale = rsqrtf(static_cast<float>(key_dim));
+
+  if (arguments.states_at_rest) wait_for_earlier_kernels();
+
+  // In a row of qkvz: q; k is key_dim further. v and z of the slice.
+  const Bf16* x_key =
+      rows.qkvz + sequence.first_row * rows.qkvz_stride + key_head * sizes.group_width + tid;
+  const Bf16* x_value = x_key - tid + 2 * key_dim + of_group * value_dim + slice_column;
+  const float* x_gates =
+      rows.ba + sequence.first_row * rows.ba_stride + key_head * 2 * group + of_group;
+  const int32_t* slots = batch.state_out + sequence.first_row;
+  const auto fetch = [&] {
+    RowInputs inputs{};
+    if (has_key) {
+      inputs.q = widen(x_key[0]);
+      inputs.k = widen(x_key[key_dim]);
+    }
+    if (has_value) inputs.v = widen(x_value[0]);
+    if (has_out) inputs.z = widen(x_value[group * value_dim]);
+    if (warp == gate_warp) {
+      inputs.b = x_gates[0];
+      inputs.a = x_gates[group];
+    }
+    inputs.slot = slots[0];
+    x_key += rows.qkvz_stride;
+    x_value += rows.qkvz_stride;
+    x_gates += rows.ba_stride;
+    ++slots;
+    return inputs;
+  };
+
+  // From row t's inputs to its output in shared.out and S after it.
+  const auto advance = [&](int32_t t, const RowInputs& now) {
+    const int half = t % 2, turn = t % rows_a_barrier;
+    float2 key{0, 0};
+    if (has_key) {
+      key = {quick_silu(k.advance(now.k)), quick_silu(q.advance(now.q))};
+      shared.keys[half][tid] = key;
+    }
+    if (has_value) shared.values[half][lane] = quick_silu(v.advance(now.v));
+    if (has_out) shared.gate[turn][lane] = now.z;
+    if (warp == gate_warp && lane == 0)
+      shared.gates[half] = {quick_exp(rate * quick_softplus(now.a + dt_bias)),
+                            quick_sigmoid(now.b)};
+    const float4 sums = warp_sums(key.y * key.y, key.x * key.x, key.y * key.x);
+    if (lane == 0) shared.products[half][warp] = sums;
+    __syncthreads();
+    // One barrier of the cluster, behind everyone's use of the first row's past inputs: the blocks
+    // that wait know that the others run, and that kept inputs may be replaced in their slot.
+    if (t == 0) cluster_arrive();
+
+    float4 ks{0, 0, 0, 0}, qs{0, 0, 0, 0};
+#pragma unroll
+    for (int i = 0; i < depth; ++i) {
+      const float2 at = shared.keys[half][part + i * row_parts];
+      ks = add_product(at.x, s[i], ks);
+      qs = add_product(at.y, s[i], qs);
+    }
+    // The warp's upper lanes go on with q^T S, the lower ones with k^T S.
+    const bool upper = lane >= warp_lanes / 2;
+    const float4 other = upper ? ks : qs;
+    float4 mine = upper ? qs : ks;
+    mine.x += __shfl_xor_sync(whole_warp, other.x, 16);
+    mine.y += __shfl_xor_sync(whole_warp, other.y, 16);
+    mine.z += __shfl_xor_sync(whole_warp, other.z, 16);
+    mine.w += __shfl_xor_sync(whole_warp, other.w, 16);
+    mine = sum_over_lanes(mine, 8);
+    if (lane % 16 < quads)
+      *reinterpret_cast<float4*>(&shared.recalled[warp][upper ? 1 : 0][4 * quad]) = mine;
+    float4 products{0, 0, 0, 0};
+#pragma unroll
+    for (int i = 0; i < warps; ++i) {
+      const float4 of_warp = shared.products[half][i];
+      products.x += of_warp.x;
+      products.y += of_warp.y;
+      products.z += of_warp.z;
+    }
+    const float k_factor = rsqrtf(products.y + l2_epsilon);
+    const float2 gates = shared.gates[half];
+    const float decay = gates.x, beta = gates.y;
+    __syncthreads();
+    if (t == 0) cluster_wait();
+
+    // A lane a column, in every warp.
+    const auto recalled = [&](int which) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < warps; ++i) sum += shared.recalled[i][which][lane];
+      return sum;
+    };
+    const float change =
+        k_factor * (beta * (shared.values[half][lane] - decay * (k_factor * recalled(0))));
+    if (has_out) {
+      const float q_factor = rsqrtf(products.x + l2_epsilon) * q_scale;
+      const float o = q_factor * fmaf(products.z, change, decay * recalled(1));
+      shared.out[turn][lane] = o;
+      const float square = warp_sum(o * o);
+      if (lane < slices)
+        store_remote(&shared.squares[t / rows_a_barrier % 2][turn][slice],
+                     static_cast<uint32_t>(of_group * slices + lane), square,
+                     &shared.squares_full[t / rows_a_barrier % 2]);
+    }
+    const float4 added{__shfl_sync(whole_warp, change, 4 * quad),
+                       __shfl_sync(whole_warp, change, 4 * quad + 1),
+                       __shfl_sync(whole_warp, change, 4 * quad + 2),
+                       __shfl_sync(whole_warp, change, 4 * quad + 3)};
+#pragma unroll
+    for (int i = 0; i < depth; ++i) {
+      const float k_i = shared.keys[half][part + i * row_parts].x;
+      s[i] =
+          add_product(k_i, added, {decay * s[i].x, decay * s[i].y, decay * s[i].z, decay * s[i].w});
+      as_stored(s[i], State{});
+    }
+    if (now.slot < 0) return;
+    State* const stored = state_base + now.slot * arguments.states.stride;
+#pragma unroll
+    for (int i = 0; i < depth; ++i) store_state(stored + i * step, s[i]);
+    if (keeps_key) {
+      q.store_past(sizes, arguments.conv_states, now.slot, q_channel);
+      k.store_past(sizes, arguments.conv_states, now.slot, k_channel);
+    }
+    if (has_value) v.store_past(sizes, arguments.conv_states, now.slot, v_channel);
+  };
+
+  if (sequence.rows == 0) return;
+  RowInputs next = fetch();
+  for (int32_t first = 0; first < sequence.rows; first += rows_a_barrier) {
+    const int32_t end = min(first + rows_a_barrier, sequence.rows);
+    for (int32_t t = first; t < end; ++t) {
+      const RowInputs now = next;
+      if (t + 1 < sequence.rows) next = fetch();
+      advance(t, now);
+    }
+    if (!has_out) continue;
+    // Two barriers by turns: a block is at most one group of rows ahead of its neighbours.
+    const int group_of_rows = first / rows_a_barrier;
+    const uint32_t full = shared_address(&shared.squares_full[group_of_rows % 2]);
+    if (lane == 0)
+      arrive_expecting(full, static_cast<uint32_t>((end - first) * slices) * sizeof(float));
+    wait_for_cluster_phase(full, static_cast<uint32_t>(group_of_rows / 2 % 2));
+    Bf16* out = arguments.out + (sequence.first_row + first) * arguments.out_stride +
+                head * value_dim + slice_column;
+    for (int32_t t = first; t < end; ++t, out += arguments.out_stride) {
+      const int turn = t % rows_a_barrier;
+      float sum = 0;
+      for (int i = 0; i < slices; ++i) sum += shared.squares[group_of_rows % 2][turn][i];
+      const float scale = rsqrtf(fmaf(sum, mean_factor, layer.eps));
+      *out = narrow(shared.out[turn][lane] * scale * norm_weight *
+                    quick_silu(shared.gate[turn][lane]));
+    }
+  }
+}
+
+template <int key_dim, typename State>
+void launch(cudaStream_t stream, const Arguments& arguments) {
+  const DeltaSizes& sizes = arguments.sizes;
+  const auto cluster = static_cast<unsigned>(sizes.group * (sizes.value_dim / slice_columns));
+  const dim3 grid(static_cast<unsigned>(sizes.key_heads) * cluster,
+                  static_cast<unsigned>(arguments.batch.sequences));
+  const auto kernel = sizes.value_dim == 128 ? decode_kernel<key_dim, 128, State>
+                                             : decode_kernel<key_dim, 0, State>;
+  launch_clusters("decode_delta", kernel, cluster, grid, threads, 0, stream, arguments);
+}
+
+}  // namespace
+
+bool decode_delta_takes(const DeltaLayer& layer) {
+  const GatedDeltaShape& shape = layer.shape;
+  return (shape.key_dim == 64 || shape.key_dim == 128) && shape.key_heads > 0 &&
+         shape.value_heads % shape.key_heads == 0 && shape.value_dim > 0 &&
+         shape.value_dim % slice_columns == 0 &&
+         layer.group() * (shape.value_dim / slice_columns) <= most_slices &&
+         layer.conv_width >= 1 && layer.conv_width <= most_past + 1;
+}
+
+void decode_delta(cudaStream_t stream, const Batch& batch, const DeltaLayer& layer,
+                  const DeltaRows& rows, const States& conv_states, const DeltaStates& states,
+                  bool states_at_rest, Bf16* out, int64_t out_stride) {
+  if (!decode_delta_takes(layer))
+    fail_cuda(
+        "decode_delta takes key heads 64 or 128 wide, value heads of a multiple of 32 with at most "
+        "512 values a key head, and convolutions up to 4 wide");
+  if (batch.rows == 0 || batch.sequences == 0) return;
+  const Arguments arguments{batch,          layer, DeltaSizes(layer), rows, conv_states, states,
+                            states_at_rest, out,   out_stride};
+  const bool wide = layer.shape.key_dim == 128;
+  if (states.format == StateFormat::f32)
+    wide ? launch<128, float>(stream, arguments) : launch<64, float>(stream, arguments);
+  else
+    wide ? launch<128, Bf16>(stream, arguments) : launch<64, Bf16>(stream, arguments);
+}
+
+}  // namespace qnext::ops::cuda
