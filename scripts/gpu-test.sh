@@ -4,7 +4,8 @@
 #   scripts/gpu-test.sh FOLDER             tests the programs in FOLDER, built elsewhere
 #   scripts/gpu-test.sh --collect FOLDER   builds and copies the programs, and the shared libraries
 #                                          that a bare machine lacks, into FOLDER; runs nothing
-#   --sanitize                             the kernel tests under compute-sanitizer's memcheck too
+#   --sanitize                             the kernel tests under compute-sanitizer too: memcheck,
+#                                          racecheck and initcheck
 # Test data are read from the folder above this script, wherever that lies now. The last line is
 # "N passed, M failed"; the exit status is 0 only if M is 0.
 set -uo pipefail
@@ -91,14 +92,21 @@ judge_tests ops_cuda_test
 judge_tests cuda_backend_test
 qnext=$(find_program qnext)
 for model in tests/data/g1-small tests/data/g2-heads tests/data/g3-yarn models/tiny-shakespeare; do
-  for chunk in 1 7 512; do
-    judge "verify $model, chunk $chunk" "$qnext" verify --device cuda --chunk "$chunk" \
-      "$model" "$model/vectors.safetensors"
+  for path in eager graph; do
+    for chunk in 1 7 512; do
+      judge "verify $model, $path, chunk $chunk" "$qnext" verify --device cuda \
+        --backend-path "$path" --chunk "$chunk" "$model" "$model/vectors.safetensors"
+    done
   done
 done
 if [[ -n $sanitize ]]; then
   if command -v compute-sanitizer >/dev/null; then
-    judge_tests ops_cuda_test compute-sanitizer --tool memcheck --error-exitcode 3
+    # The plain attention tests take hours that way.
+    export GTEST_FILTER='-CudaOps.Attention*'
+    for tool in memcheck racecheck initcheck; do
+      judge_tests ops_cuda_test compute-sanitizer --tool "$tool" --error-exitcode 3
+    done
+    unset GTEST_FILTER
     judge "compute-sanitizer verify" compute-sanitizer --tool memcheck --error-exitcode 3 "$qnext" \
       verify --device cuda tests/data/g2-heads tests/data/g2-heads/vectors.safetensors
   else

@@ -55,7 +55,7 @@ struct Drive {
   int32_t state = no_slot;
 };
 
-class StepContract : public ::testing::TestWithParam<std::optional<DType>> {
+class StepContract : public ::testing::TestWithParam<testing::Way> {
  protected:
   static std::unique_ptr<Backend> make(const TestModel& model, int threads) {
     auto backend = model.backend(threads, GetParam());
@@ -70,8 +70,9 @@ class StepContract : public ::testing::TestWithParam<std::optional<DType>> {
     return tokens;
   }
   // Logits of all rows, the sequence fed in pieces of the given sizes.
+  // answer: all but the first piece are rows of an answer.
   std::vector<float> run(Backend& backend, std::span<const int32_t> tokens,
-                         std::span<const size_t> pieces) {
+                         std::span<const size_t> pieces, bool answer = false) {
     Drive drive(0);
     std::vector<float> all;
     size_t first = 0;
@@ -79,6 +80,7 @@ class StepContract : public ::testing::TestWithParam<std::optional<DType>> {
       Batch batch;
       batch.sequences.push_back(
           drive.rows(tokens.subspan(first, piece), model_.config.vocabulary_size));
+      batch.sequences[0].answer = answer && first > 0;
       backend.step(batch);
       all.insert(all.end(), drive.logits.begin(), drive.logits.end());
       first += piece;
@@ -100,10 +102,8 @@ class StepContract : public ::testing::TestWithParam<std::optional<DType>> {
   std::mt19937 random_{7};
 };
 
-INSTANTIATE_TEST_SUITE_P(Weights, StepContract, ::testing::ValuesIn(testing::weight_formats()),
-                         [](const auto& test) {
-                           return test.param ? std::string(dtype_name(*test.param)) : "AsStored";
-                         });
+INSTANTIATE_TEST_SUITE_P(Ways, StepContract, ::testing::ValuesIn(testing::ways()),
+                         [](const auto& test) { return test.param.name(); });
 
 TEST_P(StepContract, SameBitsHoweverAPromptIsCut) {
   const auto backend = make(model_, 2);
@@ -136,13 +136,41 @@ TEST_P(StepContract, SameBitsWhoeverElseIsInTheBatch) {
   for (size_t s = 0; s < 4; ++s) EXPECT_EQ(drives[s].logits, alone[s]) << "sequence " << s;
 }
 
+// Rows of answers, one by one or several at once, in a crowd and beside a prompt.
+TEST_P(StepContract, SameBitsForAnswersWhoeverElseIsInTheBatch) {
+  const auto backend = make(model_, 2);
+  const int64_t vocabulary = model_.config.vocabulary_size;
+  const std::vector<int32_t> tokens = random_tokens(70);
+  const std::vector<float> one_by_one =
+      run(*backend, tokens, std::vector<size_t>{64, 1, 1, 1, 1, 1, 1}, true);
+  EXPECT_EQ(run(*backend, tokens, std::vector<size_t>{64, 4, 2}, true), one_by_one);
+
+  std::vector<Drive> drives{Drive(0), Drive(1), Drive(2), Drive(3)};
+  const std::vector<int32_t> prompt = random_tokens(100);
+  Batch batch;
+  for (size_t s = 0; s < 3; ++s)
+    batch.sequences.push_back(drives[s].rows(std::span(tokens).first(64), vocabulary));
+  backend->step(batch);
+  for (size_t s = 0; s < 3; ++s) {
+    batch.sequences[s] = drives[s].rows(std::span(tokens).subspan(64, 2 + 2 * s), vocabulary);
+    batch.sequences[s].answer = true;
+  }
+  batch.sequences.insert(batch.sequences.begin() + 1, drives[3].rows(prompt, vocabulary));
+  backend->step(batch);
+  for (size_t s = 0; s < 3; ++s)
+    EXPECT_TRUE(std::equal(drives[s].logits.begin(), drives[s].logits.end(),
+                           one_by_one.begin() + 64 * vocabulary))
+        << "sequence " << s;
+  EXPECT_EQ(drives[3].logits, run(*backend, prompt, std::vector<size_t>{100}));
+}
+
 // Rejected drafts leave no trace: the slot after the accepted ones continues as if they had never
 // been there.
 TEST_P(StepContract, RejectedDraftsAreUndoneBySlots) {
   const auto backend = make(model_, 2);
   const int64_t vocabulary = model_.config.vocabulary_size;
   const std::vector<int32_t> tokens = random_tokens(50);
-  const std::vector<float> plain = run(*backend, tokens, std::vector<size_t>{40, 1, 1, 1, 7});
+  const std::vector<float> plain = run(*backend, tokens, std::vector<size_t>{40, 1, 1, 1, 7}, true);
 
   Drive drive(0);
   Batch batch;
@@ -155,6 +183,7 @@ TEST_P(StepContract, RejectedDraftsAreUndoneBySlots) {
   batch.sequences[0] = drive.rows(drafted, vocabulary, 1);
   const std::vector<int32_t> slots{1, 2, 3, 4, 5};
   batch.sequences[0].state_out = slots;
+  batch.sequences[0].answer = true;
   backend->step(batch);
   const size_t row = static_cast<size_t>(vocabulary);
   EXPECT_TRUE(std::equal(drive.logits.begin(), drive.logits.begin() + 3 * vocabulary,
@@ -162,8 +191,32 @@ TEST_P(StepContract, RejectedDraftsAreUndoneBySlots) {
   drive.state = slots[2];
   drive.position = 43;
   batch.sequences[0] = drive.rows(std::span(tokens).subspan(43), vocabulary);
+  batch.sequences[0].answer = true;
   backend->step(batch);
   EXPECT_TRUE(std::equal(drive.logits.begin(), drive.logits.end(), plain.begin() + 43 * row));
+}
+
+// For measurements: so many drafts are accepted whatever they are, and no more.
+TEST_P(StepContract, AcceptanceCanBeForced) {
+  const auto backend = make(model_, 1);
+  const std::vector<int32_t> tokens = random_tokens(9);
+  const ops::SamplingParameters greedy;
+  const ops::TokenCounts counts;
+  for (int32_t forced = 0; forced <= 3; ++forced) {
+    Drive drive(0);
+    backend->step({{drive.rows(std::span(tokens).first(5), model_.config.vocabulary_size)}});
+    SequenceStep step = drive.rows(std::span(tokens).subspan(5), model_.config.vocabulary_size);
+    step.drafts = 3;
+    step.force_accepted = forced;
+    step.draw = true;
+    step.sampling = &greedy;
+    step.counts = &counts;
+    const auto results = backend->step({{step}});
+    ASSERT_FALSE(results[0].error);
+    ASSERT_EQ(results[0].accepted_drafts(), forced);
+    for (size_t i = 0; i < static_cast<size_t>(forced); ++i)
+      EXPECT_EQ(results[0].tokens[i].token, tokens[6 + i]);
+  }
 }
 
 TEST_P(StepContract, StateCopiesAndTravels) {
@@ -228,15 +281,14 @@ TEST_P(StepContract, ProposalsDoNotDependOnTheCut) {
 // Quantised weights stay near the stored ones, and the finer format nearer: on a text that the
 // model knows, measured as Kullback-Leibler divergence of the next-token distributions.
 TEST(QuantizedWeights, DivergenceShrinksWithTheFormat) {
-  if (testing::on_cuda) GTEST_SKIP() << "the GPU holds weights as stored";
   const TestModel model(testing::tiny_shakespeare);
   const SafetensorsFile vectors(testing::tiny_shakespeare + "/vectors.safetensors");
   const StoredTensor& text = vectors.get("2.greedy");
   std::vector<int32_t> tokens(static_cast<size_t>(text.elements()));
   std::memcpy(tokens.data(), text.data, text.bytes);
   const auto vocabulary = static_cast<size_t>(model.config.vocabulary_size);
-  const auto log_probabilities = [&](std::optional<DType> quantize) {
-    const auto backend = model.backend(2, quantize);
+  const auto log_probabilities = [&](const testing::Way& way) {
+    const auto backend = model.backend(2, way);
     backend->reserve({pages_each, 4, 128});
     Drive drive(0);
     backend->step({{drive.rows(tokens, model.config.vocabulary_size)}});
@@ -254,14 +306,15 @@ TEST(QuantizedWeights, DivergenceShrinksWithTheFormat) {
     for (size_t i = 0; i < exact.size(); ++i) sum += std::exp(exact[i]) * (exact[i] - other[i]);
     return sum / static_cast<double>(tokens.size());
   };
-  const double q8 = divergence(log_probabilities(DType::q8_0));
-  const double q4 = divergence(log_probabilities(DType::q4_0));
-  RecordProperty("q8_0", std::to_string(q8));
-  RecordProperty("q4_0", std::to_string(q4));
-  EXPECT_GT(q8, 0);
-  EXPECT_LT(q8, 0.05);
-  EXPECT_LT(5 * q8, q4);
-  EXPECT_LT(q4, 1.0);
+  const std::optional<DType> finer = testing::on_cuda ? DType::f8_e4m3 : DType::q8_0;
+  const double eight_bits = divergence(log_probabilities({finer, false}));
+  const double four_bits = divergence(log_probabilities({DType::q4_0, false}));
+  RecordProperty("eight_bits", std::to_string(eight_bits));
+  RecordProperty("four_bits", std::to_string(four_bits));
+  EXPECT_GT(eight_bits, 0);
+  EXPECT_LT(eight_bits, 0.05);
+  EXPECT_LT(5 * eight_bits, four_bits);
+  EXPECT_LT(four_bits, 1.0);
 }
 
 }  // namespace

@@ -14,10 +14,11 @@ using testing::TestModel;
 
 constexpr int32_t page_count = 2;
 
-// Logits of a step over 90 tokens, with keys and values kept in `kv`.
+// Logits of a step over 90 tokens on the plain kernels, with keys and values kept in `kv`.
 std::vector<float> logits_with(const TestModel& model, DType kv) {
-  const auto backend =
-      backend::make_cuda_backend(model.checkpoint, model.config, {.threads = 2, .kv_dtype = kv});
+  const auto backend = backend::make_cuda_backend(
+      model.checkpoint, model.config,
+      {.threads = 2, .kv_dtype = kv, .path = backend::CudaOptions::Path::eager});
   std::vector<int32_t> tokens(90), pages(page_count), state_out(tokens.size(), backend::no_slot);
   std::iota(tokens.begin(), tokens.end(), 3);
   std::iota(pages.begin(), pages.end(), 0);

@@ -18,7 +18,7 @@ using engine::Engine;
 using engine::GenerationRequest;
 using testing::TestModel;
 
-class Generation : public ::testing::Test {
+class Generation : public ::testing::TestWithParam<testing::Way> {
  protected:
   static void SetUpTestSuite() {
     model_ = new TestModel(testing::tiny_shakespeare);
@@ -53,19 +53,28 @@ class Generation : public ::testing::Test {
                   {.max_context = 512,
                    .max_sequences = static_cast<int32_t>(requests.size()),
                    .prefill_chunk = prefill_chunk,
-                   .max_speculation = 4});
+                   .max_speculation = 4,
+                   .adapt_speculation = false});
     std::vector<Collector> answers(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) engine.submit(requests[i], answers[i]);
     engine.run();
     return answers;
   }
 
+  // Roundings to bf16 take the text elsewhere at the first near tie, and what is said of the
+  // reference's text holds no more.
+  static bool writes_the_references_text() { return GetParam().eager; }
+
   static inline TestModel* model_ = nullptr;
   static inline Tokenizer* tokenizer_ = nullptr;
 };
 
-TEST_F(Generation, GreedyTextIsTheReferences) {
-  const auto backend = model_->backend(2);
+INSTANTIATE_TEST_SUITE_P(Ways, Generation, ::testing::ValuesIn(testing::exact_ways()),
+                         [](const auto& test) { return test.param.name(); });
+
+TEST_P(Generation, GreedyTextIsTheReferences) {
+  if (!writes_the_references_text()) GTEST_SKIP() << "its activations are rounded to bf16";
+  const auto backend = model_->backend(2, GetParam());
   const json::Value references = expected();
   for (const json::Value& reference : references.as_array()) {
     const std::string& prompt = reference.find("prompt")->as_string();
@@ -81,8 +90,9 @@ TEST_F(Generation, GreedyTextIsTheReferences) {
 // The share of one-step drafts accepted is what the reference measured for the same head. It
 // counted every position; a verify step counts those reached, so prompts whose drafts come in
 // streaks differ by a few tokens of 64.
-TEST_F(Generation, DraftsAreAcceptedAsOftenAsTheHeadIsRight) {
-  const auto backend = model_->backend(2);
+TEST_P(Generation, DraftsAreAcceptedAsOftenAsTheHeadIsRight) {
+  if (!writes_the_references_text()) GTEST_SKIP() << "its activations are rounded to bf16";
+  const auto backend = model_->backend(2, GetParam());
   const json::Value references = expected();
   double accepted = 0, drafted = 0, share = 0;
   for (const json::Value& reference : references.as_array()) {
@@ -97,7 +107,7 @@ TEST_F(Generation, DraftsAreAcceptedAsOftenAsTheHeadIsRight) {
   EXPECT_NEAR(accepted / drafted, share, 0.1);
 }
 
-TEST_F(Generation, SameSeedSameTextWhateverElse) {
+TEST_P(Generation, SameSeedSameTextWhateverElse) {
   std::vector<GenerationRequest> requests;
   for (const std::string& prompt : prompts()) {
     GenerationRequest sampled = request(prompt, 40);
@@ -110,7 +120,7 @@ TEST_F(Generation, SameSeedSameTextWhateverElse) {
     requests.push_back(sampled);
   }
   std::vector<std::string> alone;
-  const auto one_thread = model_->backend(1);
+  const auto one_thread = model_->backend(1, GetParam());
   for (const GenerationRequest& request : requests)
     alone.push_back(run(*one_thread, {request})[0].text);
 
@@ -120,7 +130,7 @@ TEST_F(Generation, SameSeedSameTextWhateverElse) {
     for (size_t i = 0; i < requests.size(); ++i)
       EXPECT_EQ(together[i].text, alone[i]) << "chunk " << chunk << ", speculate " << speculate;
   };
-  const auto three_threads = model_->backend(3);
+  const auto three_threads = model_->backend(3, GetParam());
   check(*one_thread, 512, 0);
   check(*three_threads, 3, 0);
   check(*three_threads, 512, 1);
@@ -130,8 +140,8 @@ TEST_F(Generation, SameSeedSameTextWhateverElse) {
 
 // Tokens drawn while drafts are verified follow the model's distribution: the second token of many
 // seeds, with and without drafts, against the exact mixture over first tokens.
-TEST_F(Generation, SpeculationLeavesTheDistributionUnchanged) {
-  const auto backend = model_->backend(2);
+TEST_P(Generation, SpeculationLeavesTheDistributionUnchanged) {
+  const auto backend = model_->backend(2, GetParam());
   constexpr int samples = 1500;
   std::map<int32_t, int> plain, drafted;
   for (int32_t speculate : {0, 2}) {
@@ -144,8 +154,9 @@ TEST_F(Generation, SpeculationLeavesTheDistributionUnchanged) {
       sampled.speculate = speculate;
       requests.push_back(sampled);
     }
-    Engine engine(*backend, tokenizer_,
-                  {.max_context = 64, .max_sequences = 16, .max_speculation = 4});
+    Engine engine(
+        *backend, tokenizer_,
+        {.max_context = 64, .max_sequences = 16, .max_speculation = 4, .adapt_speculation = false});
     std::vector<Collector> answers(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) engine.submit(requests[i], answers[i]);
     engine.run();
@@ -179,8 +190,9 @@ TEST_F(Generation, SpeculationLeavesTheDistributionUnchanged) {
   EXPECT_LT(statistic, degrees + 4 * std::sqrt(2.0 * degrees));
 }
 
-TEST_F(Generation, StopStringsLogprobsAndLimits) {
-  const auto backend = model_->backend(2);
+TEST_P(Generation, StopStringsLogprobsAndLimits) {
+  if (!writes_the_references_text()) GTEST_SKIP() << "its activations are rounded to bf16";
+  const auto backend = model_->backend(2, GetParam());
   GenerationRequest stopped = request("ROMEO:\nBut soft, what light", 64);
   stopped.stop_strings = {"rapier"};
   stopped.sampling.logprobs = 3;

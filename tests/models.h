@@ -36,10 +36,25 @@ inline std::string data_folder(const std::string& name) {
 }
 inline const std::string tiny_shakespeare = source_folder() + "/models/tiny-shakespeare";
 
-// In which a backend may hold weights; none: as stored.
-inline std::vector<std::optional<DType>> weight_formats() {
-  if (on_cuda) return {std::nullopt};
-  return {std::nullopt, DType::q8_0, DType::q4_0};
+// A way to run a model that a test judges.
+struct Way {
+  std::optional<DType> quantize;  // none: weights as stored
+  bool eager = true;              // the GPU's plain kernels; else its tensor cores and graphs
+  std::string name() const {
+    const std::string weights = quantize ? std::string(dtype_name(*quantize)) : "AsStored";
+    return on_cuda && !eager ? weights + "OnTensorCores" : weights;
+  }
+};
+inline std::vector<Way> ways() {
+  if (on_cuda)
+    return {{std::nullopt}, {std::nullopt, false}, {DType::f8_e4m3, false}, {DType::q4_0, false}};
+  return {{std::nullopt}, {DType::q8_0}, {DType::q4_0}};
+}
+// Those that hold weights as stored.
+inline std::vector<Way> exact_ways() {
+  std::vector<Way> all = ways();
+  std::erase_if(all, [](const Way& way) { return way.quantize.has_value(); });
+  return all;
 }
 
 // A checkpoint and backends over it; backends must not outlive it.
@@ -47,13 +62,16 @@ struct TestModel {
   explicit TestModel(const std::string& folder) : config(load_config(folder)), checkpoint(folder) {
     check_weights(config, checkpoint);
   }
-  std::unique_ptr<backend::Backend> backend(int threads, std::optional<DType> quantize = {}) const {
+  std::unique_ptr<backend::Backend> backend(int threads, const Way& way = {}) const {
 #ifdef QNEXT_TEST_CUDA
-    QNEXT_CHECK(!quantize);
-    return backend::make_cuda_backend(checkpoint, config, {.threads = threads});
+    using Path = backend::CudaOptions::Path;
+    return backend::make_cuda_backend(checkpoint, config,
+                                      {.threads = threads,
+                                       .quantize = way.quantize,
+                                       .path = way.eager ? Path::eager : Path::graph});
 #else
     return backend::make_cpu_backend(checkpoint, config,
-                                     {.threads = threads, .quantize = quantize});
+                                     {.threads = threads, .quantize = way.quantize});
 #endif
   }
 

@@ -1,246 +1,152 @@
 // qnext bench: how fast a model runs on this machine, and how near to what its memory allows.
-#include <sys/resource.h>
-
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <memory>
+#include <optional>
 
+#include "app/bench.h"
+#include "app/bench_report.h"
 #include "app/command.h"
 #include "app/model_files.h"
 #include "app/options.h"
 #include "app/terminal.h"
-#include "app/units.h"
 #include "base/error.h"
-#include "base/json.h"
-#include "engine/collector.h"
-#include "engine/engine.h"
+#include "model/preset.h"
 
 namespace qnext::app {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-struct BenchOptions {
+struct CommandOptions {
   std::string model;
+  std::string weights;  // random, or empty: those of the model
+  std::string preset = "qwen3-next-80b-a3b";
+  std::optional<int64_t> layers;
   MachineOptions machine;
-  AnswerOptions answer;
   int64_t prompt = 512;
   int64_t generate = 64;
-  int repeat = 3;
+  std::vector<int32_t> batches = {1};
+  std::vector<int64_t> contexts;  // empty: the prompt alone
+  BenchOptions bench;
   bool json = false;
 };
 
 constexpr const char* examples =
     "  qnext synth /tmp/q8 --preset qwen3-next-80b-a3b --layers 8\n"
     "  qnext bench --model /tmp/q8 --quantize q4_0 --threads 2\n"
-    "Prompts are random tokens, answers greedy. Figures are medians; bandwidth, prefill and "
-    "decode\n"
-    "are measured in turn, so that all see the same machine.";
+    "  qnext bench --model /tmp/q8 --batch 1,8 --context 512,4096\n"
+    "  qnext bench --device cuda --weights random --quantize f8 --prompt 8192 --context 1024\n"
+    "Prompts are random tokens, answers greedy. Figures are medians, tokens of all sequences of a\n"
+    "batch together; decoding is timed from the moment when all of them decode.";
 
-// One repetition.
-struct Measurement {
-  double bandwidth = 0;        // bytes read a second by a plain loop over memory
-  double prefill = 0;          // tokens a second
-  double decode = 0;           // tokens a second
-  double bytes_per_token = 0;  // moved by the decode steps, from shapes
-  double tokens_per_step = 0;
+// A model and what runs it.
+struct Loaded {
+  std::optional<ModelFiles> files;  // before the backend, which may read them
+  std::unique_ptr<backend::Backend> backend;
 };
 
-struct BenchReport {
-  std::vector<Measurement> repeats;
-  double load_seconds = 0;
-  size_t peak_bytes = 0;
-  backend::Capabilities capabilities;
-
-  double median(double Measurement::*field) const {
-    std::vector<double> values;
-    for (const Measurement& one : repeats) values.push_back(one.*field);
-    std::ranges::sort(values);
-    const size_t middle = values.size() / 2;
-    return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-  }
-  // The speed that the measured bandwidth allows, and the share of it that decoding reaches.
-  double roofline() const {
-    return median(&Measurement::bandwidth) / median(&Measurement::bytes_per_token);
-  }
-  double share() const { return median(&Measurement::decode) / roofline(); }
-};
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// Tokens spread over the vocabulary; the same in every run (a linear congruential generator).
-std::vector<int32_t> random_prompt(int64_t count, int64_t vocabulary) {
-  std::vector<int32_t> tokens;
-  uint64_t state = 1;
-  for (int64_t i = 0; i < count; ++i) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    tokens.push_back(static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocabulary)));
-  }
-  return tokens;
-}
-
-// Splits one answer at its first token, where the prompt has run and decoding begins.
-class Stopwatch : public engine::Collector {
- public:
-  explicit Stopwatch(const backend::Backend& backend) : backend_(backend) {}
-
-  void on_token(engine::RequestId id, const ops::SampledToken& token) override {
-    if (tokens.empty()) {
-      first = Clock::now();
-      traffic_before = backend_.traffic().total();
-    }
-    last = Clock::now();
-    engine::Collector::on_token(id, token);
-  }
-
-  Clock::time_point start = Clock::now();
-  Clock::time_point first;
-  Clock::time_point last;
-  size_t traffic_before = 0;
-
- private:
-  const backend::Backend& backend_;
-};
-
-void measure_answer(engine::Engine& engine, const backend::Backend& backend,
-                    const BenchOptions& options, Measurement& out) {
-  auto request =
-      options.answer.request(random_prompt(options.prompt, backend.config().vocabulary_size), {});
-  request.max_tokens = options.generate + 1;  // the first one belongs to the prompt
-  request.ignore_eos = true;
-  Stopwatch watch(backend);
-  engine.submit(std::move(request), watch);
-  engine.run();
-  if (watch.finish->reason == engine::FinishReason::error) fail("{}", watch.finish->error);
-  const double seconds = std::chrono::duration<double>(watch.last - watch.first).count();
-  const auto decoded = static_cast<double>(watch.tokens.size() - 1);
-  out.prefill = static_cast<double>(options.prompt) /
-                std::chrono::duration<double>(watch.first - watch.start).count();
-  out.decode = decoded / seconds;
-  out.bytes_per_token =
-      static_cast<double>(backend.traffic().total() - watch.traffic_before) / decoded;
-  out.tokens_per_step = watch.finish->counts.tokens_per_step();
-}
-
-size_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<size_t>(usage.ru_maxrss) * 1024;
-}
-
-BenchReport measure(const BenchOptions& options) {
-  BenchReport report;
-  const ModelFiles files(options.model);
-  const auto start = Clock::now();
-  const auto backend = load_backend(files, options.machine, options.answer.speculate > 0);
-  report.load_seconds = seconds_since(start);
-  report.capabilities = backend->capabilities();
-  engine::EngineOptions engine_options = options.answer.engine_options({});
-  if (engine_options.max_context == 0)
-    engine_options.max_context = options.prompt + options.generate + 1;
-  engine::Engine engine(*backend, nullptr, engine_options);
-  Measurement warm_up;
-  measure_answer(engine, *backend, options, warm_up);
-  report.peak_bytes = peak_resident_bytes();  // before the bandwidth's buffer counts as well
-
-  for (int i = 0; i < options.repeat; ++i) {
-    Measurement& one = report.repeats.emplace_back();
-    one.bandwidth = backend->measure_read_bandwidth();
-    measure_answer(engine, *backend, options, one);
-  }
-  return report;
-}
-
-void print_text(const BenchOptions& options, const BenchReport& report) {
-  const auto line = [](const char* name, const std::string& value) {
-    fmt::print("{:<16}{}\n", name, value);
-  };
-  const double bytes = report.median(&Measurement::bytes_per_token);
-  const double bandwidth = report.median(&Measurement::bandwidth);
-  line("device", report.capabilities.device);
-  line("weights",
-       fmt::format(
-           "{}{}, loaded in {}", bytes_text(static_cast<double>(report.capabilities.weight_bytes)),
-           options.machine.quantize.empty() ? " as stored" : " in " + options.machine.quantize,
-           seconds_text(report.load_seconds)));
-  line("prefill", fmt::format("{} tokens/s ({} tokens)",
-                              rate_text(report.median(&Measurement::prefill)), options.prompt));
-  line("decode", fmt::format("{} tokens/s ({} tokens)",
-                             rate_text(report.median(&Measurement::decode)), options.generate));
-  if (options.answer.speculate > 0)
-    line("speculation",
-         fmt::format("{:.2f} tokens/step", report.median(&Measurement::tokens_per_step)));
-  line("read a token", bytes_text(bytes));
-  line("read bandwidth", bytes_text(bandwidth) + "/s, measured in turn with the above");
-  line("roofline", fmt::format("{} tokens/s; decode reaches {:.1f} % of it",
-                               rate_text(report.roofline()), 100 * report.share()));
-  line("peak memory", bytes_text(static_cast<double>(report.peak_bytes)));
-  line("medians of", fmt::format("{} repeats", options.repeat));
-}
-
-void print_json(const BenchOptions& options, const BenchReport& report) {
-  json::Array repeats;
-  for (const Measurement& one : report.repeats) {
-    repeats.emplace_back(json::Object{{"read_bandwidth_bytes_per_second", one.bandwidth},
-                                      {"prefill_tokens_per_second", one.prefill},
-                                      {"decode_tokens_per_second", one.decode},
-                                      {"bytes_per_token", one.bytes_per_token},
-                                      {"tokens_per_step", one.tokens_per_step}});
-  }
-  const json::Object out = {
-      {"device", report.capabilities.device},
-      {"quantize",
-       options.machine.quantize.empty() ? json::Value() : json::Value(options.machine.quantize)},
-      {"weight_bytes", static_cast<int64_t>(report.capabilities.weight_bytes)},
-      {"load_seconds", report.load_seconds},
-      {"prompt_tokens", options.prompt},
-      {"generated_tokens", options.generate},
-      {"prefill_tokens_per_second", report.median(&Measurement::prefill)},
-      {"decode_tokens_per_second", report.median(&Measurement::decode)},
-      {"tokens_per_step", report.median(&Measurement::tokens_per_step)},
-      {"bytes_per_token", report.median(&Measurement::bytes_per_token)},
-      {"read_bandwidth_bytes_per_second", report.median(&Measurement::bandwidth)},
-      {"roofline_tokens_per_second", report.roofline()},
-      {"roofline_share", report.share()},
-      {"peak_memory_bytes", static_cast<int64_t>(report.peak_bytes)},
-      {"repeats", std::move(repeats)},
-  };
-  fmt::print("{}\n", json::write(out, 2));
-}
-
-int bench(const BenchOptions& options) {
-  const BenchReport report = measure(options);
-  if (options.json) {
-    print_json(options, report);
+Loaded load(const CommandOptions& options) {
+  const bool want_mtp = options.bench.answer.speculate > 0;
+  Loaded loaded;
+  if (options.weights.empty()) {
+    const ModelFiles& files = loaded.files.emplace(options.model);
+    loaded.backend = load_backend(files, options.machine, want_mtp);
   } else {
-    print_text(options, report);
+    json::Value config = preset_config(options.preset);
+    if (options.layers) set_size(config, "layers", *options.layers);
+    loaded.backend = make_random_backend(parse_config(config), options.machine, want_mtp);
   }
+  return loaded;
+}
+
+// A line for the prompt alone, unless decoding begins behind just that prompt.
+std::vector<BenchPoint> bench_points(const CommandOptions& options) {
+  std::vector<BenchPoint> points;
+  std::vector<int64_t> contexts = options.contexts;
+  if (contexts.empty()) {
+    contexts = {options.prompt};
+  } else {
+    points.push_back({.batch = 1, .context = options.prompt, .generate = 0});
+  }
+  for (const int64_t context : contexts) {
+    for (const int32_t batch : options.batches)
+      points.push_back({.batch = batch, .context = context, .generate = options.generate});
+  }
+  return points;
+}
+
+std::string weights_text(const CommandOptions& options) {
+  std::string text = options.machine.quantize.empty() ? "" : "in " + options.machine.quantize;
+  if (!options.weights.empty()) text = text.empty() ? "at random" : text + " at random";
+  return text.empty() ? "as stored" : text;
+}
+
+int run(CommandOptions& options) {
+  if (options.bench.force_acceptance > options.bench.answer.speculate)
+    fail("--force-acceptance {} needs --speculate {} or more", options.bench.force_acceptance,
+         options.bench.force_acceptance);
+  options.bench.points = bench_points(options);
+  const auto start = std::chrono::steady_clock::now();
+  const Loaded loaded = load(options);
+  const std::chrono::duration<double> load_time = std::chrono::steady_clock::now() - start;
+  const BenchReport report = measure(*loaded.backend, options.bench);
+  const BenchSetting setting = {.capabilities = loaded.backend->capabilities(),
+                                .weights = weights_text(options),
+                                .load_seconds = load_time.count(),
+                                .repeat = options.bench.repeat,
+                                .speculation = options.bench.answer.speculate > 0,
+                                .profile = options.bench.profile};
+  write_output(options.json ? bench_json(setting, report) : bench_text(setting, report));
   return exit_status::success;
+}
+
+void add_what_to_measure(CLI::App& command, CommandOptions& options) {
+  const auto add = [&](const char* name, auto& value, int64_t least, const char* help) {
+    return command.add_option(name, value, help)
+        ->type_name("N")
+        ->check(CLI::Range(least, int64_t{1} << 24).description(""));
+  };
+  const auto add_list = [&](const char* name, auto& value, const char* help) {
+    add(name, value, 1, help)->type_name("N,N")->delimiter(',')->allow_extra_args(false);
+  };
+  add("--prompt", options.prompt, 1, "tokens of the prompt [512]");
+  add("--generate", options.generate, 1, "tokens to decode, in each sequence [64]");
+  add_list("--batch", options.batches, "so many sequences decode together [1]");
+  add_list("--context", options.contexts, "decode behind prompts of so many tokens [--prompt]");
+  add("--repeat", options.bench.repeat, 1, "repeats, after one that is not counted [3]");
+  add("--force-acceptance", options.bench.force_acceptance, 0,
+      "so many drafts of each step pass for right");
+  command.add_flag("--profile", options.bench.profile, "where the time goes, by stage");
+  command.add_flag("--json", options.json, "the same as JSON, with every repeat");
+}
+
+void add_random_weights(CLI::App& command, CommandOptions& options, CLI::Option* model) {
+  CLI::Option* weights =
+      command.add_option("--weights", options.weights, "random: no checkpoint, GPU only")
+          ->type_name("NAME")
+          ->check(CLI::IsMember({"random"}).description(""))
+          ->excludes(model);
+  command.add_option("--preset", options.preset, "sizes of random weights [qwen3-next-80b-a3b]")
+      ->type_name("NAME")
+      ->check(CLI::IsMember(preset_names()).description(""))
+      ->needs(weights);
+  command.add_option("--layers", options.layers, "layers of random weights [the preset's]")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20).description(""))
+      ->needs(weights);
 }
 
 }  // namespace
 
 void register_bench(CLI::App& app) {
-  auto options = std::make_shared<BenchOptions>();
+  auto options = std::make_shared<CommandOptions>();
   CLI::App& command =
       add_command(app, "bench", "Measure speed, and the share of the memory's speed", examples);
   add_model_option(command, options->model);
-  const auto add = [&](const char* name, auto& value, const char* help) {
-    command.add_option(name, value, help)
-        ->type_name("N")
-        ->check(CLI::Range(1, 1 << 24).description(""));
-  };
-  add("--prompt", options->prompt, "tokens of the prompt [512]");
-  add("--generate", options->generate, "tokens to decode [64]");
-  add("--repeat", options->repeat, "repeats, after one that is not counted [3]");
-  command.add_flag("--json", options->json, "the same as JSON, with every repeat");
-  add_context_options(command, options->answer);
+  add_random_weights(command, *options, command.get_option("--model"));
+  add_what_to_measure(command, *options);
+  add_step_options(command, options->bench.answer);
   add_machine_options(command, options->machine);
-  on_run(command, [options] { return bench(*options); });
+  on_run(command, [options] { return run(*options); });
 }
 
 }  // namespace qnext::app

@@ -147,9 +147,12 @@ TEST_F(Commands, GenerateContinuesAsTheReferenceDoes) {
     return run(arguments);
   };
   EXPECT_EQ(with({"--echo"}).out, text);
-  const Outcome speculative = with({"--speculate", "2"});
-  EXPECT_EQ(speculative.out, plain.out);
-  EXPECT_THAT(speculative.err, HasSubstr("tokens/step"));
+  for (const std::vector<std::string>& how :
+       {std::vector<std::string>{"--speculate", "2"}, {"--speculate", "2", "--speculate-fixed"}}) {
+    const Outcome speculative = with(how);
+    EXPECT_EQ(speculative.out, plain.out);
+    EXPECT_THAT(speculative.err, HasSubstr("tokens/step"));
+  }
   EXPECT_EQ(with({"--stop", "rapier"}).out, plain.out.substr(0, plain.out.find("rapier")));
 }
 
@@ -324,12 +327,40 @@ TEST_F(Commands, SynthWritesWhatBenchAndInspectRead) {
   outcome = run(
       {"bench", "--model", folder, "--prompt", "16", "--generate", "4", "--repeat", "2", "--json"});
   EXPECT_EQ(outcome.status, 0) << outcome.err;
-  const json::Value report = json::parse(outcome.out, "output");
+  const json::Value all = json::parse(outcome.out, "output");
+  ASSERT_EQ(all.find("measurements")->as_array().size(), 1u);
+  json::Value report = all.find("measurements")->as_array()[0];
   EXPECT_GT(report.find("decode_tokens_per_second")->as_double(), 0);
   EXPECT_GT(report.find("read_bandwidth_bytes_per_second")->as_double(), 1e8);
   EXPECT_EQ(report.find("repeats")->as_array().size(), 2u);
   expect_error(run({"generate", "x", "--model", folder}), "tokenizer.json");
   expect_error(run({"synth", path("other"), "--preset", "unknown"}), "qwen3-next-80b-a3b", 2);
+}
+
+TEST_F(Commands, BenchMeasuresEveryBatchAtEveryContext) {
+  const Outcome outcome = run({"bench", "--prompt", "40", "--batch", "1,3", "--context", "20,30",
+                               "--generate", "4", "--repeat", "1"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("\nprefill      1        40"));
+  for (const char* line :
+       {"     1        20", "     3        20", "     1        30", "     3        30"})
+    EXPECT_THAT(outcome.out, HasSubstr(std::string("\ndecode  ") + line));
+  EXPECT_THAT(run({"bench", "--prompt", "8", "--generate", "1", "--repeat", "1", "--profile"}).out,
+              HasSubstr("no profile"));
+  expect_error(run({"bench", "--batch", "1,0"}), "--batch", 2);
+  expect_error(run({"bench", "--preset", "qwen3-next-80b-a3b"}), "--weights", 2);
+  expect_error(run({"bench", "--speculate", "1", "--force-acceptance", "2"}), "--speculate 2");
+}
+
+TEST_F(Commands, WhatOnlyGpusDoGetsOneLineOnTheCpu) {
+  expect_error(run({"bench", "--weights", "random", "--layers", "4"}), "qnext synth");
+  expect_error(run({"bench", "--quantize", "f8"}), "q8_0 or q4_0");
+  expect_error(run({"generate", "x", "--kv", "f8"}), "--kv f8");
+  expect_error(run({"generate", "x", "--state", "bf16"}), "--state");
+  expect_error(
+      run({"verify", bundled, bundled + "/vectors.safetensors", "--backend-path", "graph"}),
+      "--backend-path");
+  expect_error(run({"inspect", "--quantize", "f8"}), "--quantize f8");
 }
 
 TEST_F(Commands, ChatAnswersLinesOfAFile) {

@@ -11,6 +11,7 @@
 #include "app/options.h"
 #include "app/terminal.h"
 #include "app/units.h"
+#include "base/error.h"
 #include "base/json.h"
 
 namespace qnext::app {
@@ -97,8 +98,7 @@ std::string memory_text(const MemoryNeeds& needs, const InspectOptions& options)
       fmt::format("{} slot{}, whatever the context", needs.slots, needs.slots == 1 ? "" : "s"));
   row("keys and values", needs.kv,
       fmt::format("{}, filled as the context grows", options.machine.kv_type));
-  row("workspace", needs.workspace,
-      fmt::format("for {} tokens in one step", options.answer.prefill_chunk));
+  row("workspace", needs.workspace, fmt::format("for {} tokens in one step", needs.prefill_chunk));
   row("total", needs.total(), "");
   return out;
 }
@@ -189,6 +189,8 @@ std::string inspect_json(const ModelFiles& files, const Inventory& inventory,
 }
 
 int inspect(const InspectOptions& options) {
+  // Memory is counted as the CPU backend takes it.
+  if (const auto problem = options.machine.why_not_on_cpu()) fail("inspect: {}", *problem);
   const ModelFiles files(options.model);
   const Inventory inventory = take_inventory(files, options.machine.quantization());
   const MemoryNeeds needs = memory_needs(files, inventory, options.machine, options.answer);

@@ -153,6 +153,7 @@ MemoryNeeds memory_needs(const ModelFiles& files, const Inventory& inventory,
       engine::plan_engine(files.config, capabilities, answer.engine_options({}));
   MemoryNeeds needs;
   needs.context = plan.options.max_context;
+  needs.prefill_chunk = plan.options.prefill_chunk;
   needs.weights = inventory.total.resident_bytes;
   for (const WeightGroup& group : inventory.groups) {
     if (group.name == "MTP head" && !with_mtp) needs.weights -= group.resident_bytes;

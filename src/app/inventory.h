@@ -38,6 +38,7 @@ struct MemoryNeeds {
   size_t kv = 0;
   size_t workspace = 0;
   int32_t slots = 0;
+  int32_t prefill_chunk = 0;
   size_t total() const { return weights + state + kv + workspace; }
 };
 

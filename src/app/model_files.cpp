@@ -46,41 +46,64 @@ Tokenizer load_tokenizer(const std::string& folder, const Config& config) {
   return tokenizer;
 }
 
-#ifdef QNEXT_CUDA
 namespace {
 
+// Why the GPU of this machine cannot do what is asked; nothing if it can.
+std::optional<std::string> why_no_gpu([[maybe_unused]] const MachineOptions& options) {
+#ifdef QNEXT_CUDA
+  if (auto reason = backend::why_no_cuda()) return reason;
+  return options.why_not_on_gpu();
+#else
+  return "this build is without CUDA";
+#endif
+}
+
 // Whether --device means the GPU. Under auto the CPU takes what the GPU cannot, and says so.
-bool use_cuda(const MachineOptions& options) {
-  if (options.device == "cpu") return false;
-  std::optional<std::string> reason = backend::why_no_cuda();
-  if (!reason && options.quantization())
-    reason = "the CUDA backend holds weights as stored, without --quantize";
-  if (!reason) return true;
-  if (options.device == "cuda") fail("--device cuda: {}; use --device cpu", *reason);
-  fmt::print(stderr, "using the CPU: {}\n", *reason);
+bool use_gpu(const MachineOptions& options) {
+  const std::optional<std::string> no_cpu = options.why_not_on_cpu();
+  if (options.device == "cpu") {
+    if (no_cpu) fail("{}", *no_cpu);
+    return false;
+  }
+  const std::optional<std::string> no_gpu = why_no_gpu(options);
+  if (!no_gpu) return true;
+  if (options.device == "cuda") fail("--device cuda: {}; use --device cpu", *no_gpu);
+  if (no_cpu) fail("{}; {}", *no_cpu, *no_gpu);
+#ifdef QNEXT_CUDA
+  fmt::print(stderr, "using the CPU: {}\n", *no_gpu);
+#endif
   return false;
 }
 
-}  // namespace
+#ifdef QNEXT_CUDA
+backend::CudaOptions cuda_options(const MachineOptions& options, bool want_mtp, ProgressBar& bar) {
+  using Path = backend::CudaOptions::Path;
+  return {.threads = options.threads,
+          .quantize = options.quantization(),
+          .kv_dtype = options.kv_dtype(),
+          .state_dtype = options.state_dtype(),
+          .path = options.backend_path == "eager" ? Path::eager : Path::graph,
+          .load_mtp = want_mtp,
+          .progress = [&](size_t done, size_t total) { bar.update(done, total); }};
+}
 #endif
+
+}  // namespace
 
 std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
                                                const MachineOptions& options, bool want_mtp) {
   if (want_mtp && !files.weights.has_mtp)
     fail("{} has no MTP head, which --speculate needs; leave --speculate out", files.folder);
   if (!options.isa.empty()) limit_isa(isa_from_name(options.isa));
+  const bool gpu = use_gpu(options);
+  ProgressBar bar("loading");
 #ifdef QNEXT_CUDA
-  if (use_cuda(options)) {
-    ProgressBar bar("loading");
-    return backend::make_cuda_backend(
-        files.checkpoint, files.config,
-        {.threads = options.threads,
-         .kv_dtype = options.kv_dtype(),
-         .load_mtp = want_mtp,
-         .progress = [&](size_t done, size_t total) { bar.update(done, total); }});
+  if (gpu) {
+    return backend::make_cuda_backend(files.checkpoint, files.config,
+                                      cuda_options(options, want_mtp, bar));
   }
 #endif
-  ProgressBar bar("loading");
+  QNEXT_CHECK(!gpu);
   return backend::make_cpu_backend(
       files.checkpoint, files.config,
       {.threads = options.threads,
@@ -88,6 +111,21 @@ std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
        .kv_dtype = options.kv_dtype(),
        .load_mtp = want_mtp,
        .progress = [&](size_t done, size_t total) { bar.update(done, total); }});
+}
+
+std::unique_ptr<backend::Backend> make_random_backend([[maybe_unused]] const Config& config,
+                                                      const MachineOptions& options,
+                                                      [[maybe_unused]] bool want_mtp) {
+  std::optional<std::string> reason = why_no_gpu(options);
+  if (options.device == "cpu") reason = "--device cpu was asked for";
+  if (reason)
+    fail("--weights random needs a GPU ({}); write a checkpoint with qnext synth instead", *reason);
+#ifdef QNEXT_CUDA
+  ProgressBar bar("making weights");
+  return backend::make_random_cuda_backend(config, cuda_options(options, want_mtp, bar));
+#else
+  QNEXT_CHECK(false, "a build without CUDA has a reason");
+#endif
 }
 
 }  // namespace qnext::app

@@ -40,5 +40,9 @@ Tokenizer load_tokenizer(const std::string& folder, const Config& config);
 // none.
 std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
                                                const MachineOptions& options, bool want_mtp);
+// The same with random weights that no file holds, for measuring. Only a GPU makes them: throws
+// Error elsewhere.
+std::unique_ptr<backend::Backend> make_random_backend(const Config& config,
+                                                      const MachineOptions& options, bool want_mtp);
 
 }  // namespace qnext::app

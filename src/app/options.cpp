@@ -33,6 +33,11 @@ CLI::Validator between(int64_t low, int64_t high) {
   return CLI::Range(low, high).description("");
 }
 
+DType cache_dtype(const std::string& name) {
+  if (name == "f8") return DType::f8_e4m3;
+  return name == "bf16" ? DType::bf16 : DType::f32;
+}
+
 // A 32-bit seed is enough to vary and short enough to type again.
 uint64_t random_seed() {
   return std::random_device{}();
@@ -42,11 +47,28 @@ uint64_t random_seed() {
 
 std::optional<DType> MachineOptions::quantization() const {
   if (quantize.empty()) return std::nullopt;
+  if (quantize == "f8") return DType::f8_e4m3;
   return quantize == "q8_0" ? DType::q8_0 : DType::q4_0;
 }
 
 DType MachineOptions::kv_dtype() const {
-  return kv_type == "bf16" ? DType::bf16 : DType::f32;
+  return cache_dtype(kv_type);
+}
+DType MachineOptions::state_dtype() const {
+  return cache_dtype(state_type);
+}
+
+std::optional<std::string> MachineOptions::why_not_on_cpu() const {
+  if (quantize == "f8") return "--quantize f8 is for GPUs, the CPU takes q8_0 or q4_0";
+  if (kv_type == "f8") return "--kv f8 is for GPUs, the CPU takes f32 or bf16";
+  if (state_type != "f32") return "--state " + state_type + " is for GPUs, the CPU takes f32";
+  if (!backend_path.empty()) return "--backend-path is for GPUs, the CPU has one path";
+  return std::nullopt;
+}
+
+std::optional<std::string> MachineOptions::why_not_on_gpu() const {
+  if (quantize == "q8_0") return "--quantize q8_0 is for CPUs, a GPU takes q4_0 or f8";
+  return std::nullopt;
 }
 
 ops::SamplingParameters SamplingOptions::resolve(const GenerationConfig& defaults) const {
@@ -79,6 +101,7 @@ engine::EngineOptions AnswerOptions::engine_options(std::vector<int32_t> stop) c
   options.max_context = context;
   options.prefill_chunk = prefill_chunk;
   options.max_speculation = speculate;
+  options.adapt_speculation = !speculate_fixed;
   options.stop_tokens = std::move(stop);
   return options;
 }
@@ -105,10 +128,11 @@ void add_storage_options(CLI::App& command, MachineOptions& options) {
   const auto add = [&](const char* name, std::string& value, const char* help) {
     return command.add_option(name, value, help)->group("Machine")->type_name("TYPE");
   };
-  add("--quantize", options.quantize, "hold weights as q8_0 or q4_0 [as stored]")
-      ->check(one_of({"q8_0", "q4_0"}));
-  add("--kv-type", options.kv_type, "cached keys and values as f32 or bf16 [f32]")
-      ->check(one_of({"f32", "bf16"}));
+  add("--quantize", options.quantize,
+      "hold weights as q8_0 or q4_0, on a GPU q4_0 or f8 [as stored]")
+      ->check(one_of({"q8_0", "q4_0", "f8"}));
+  add("--kv,--kv-type", options.kv_type, "cached keys and values as f32, bf16 or (GPU) f8 [f32]")
+      ->check(one_of({"f32", "bf16", "f8"}));
 }
 
 void add_machine_options(CLI::App& command, MachineOptions& options) {
@@ -120,13 +144,18 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
       ->type_name("NAME")
       ->check(one_of({"cuda", "cpu", "auto"}));
 #endif
+  const auto add = [&](const char* name, std::string& value, const char* help) {
+    return command.add_option(name, value, help)->group("Machine")->type_name("NAME");
+  };
+  add("--state", options.state_type, "recurrent state as f32 or (GPU) bf16 [f32]")
+      ->check(one_of({"f32", "bf16"}));
+  add("--backend-path", options.backend_path, "of a GPU: eager, or graph, the fast one [graph]")
+      ->check(one_of({"eager", "graph"}));
   command.add_option("--threads", options.threads, "threads [one for each core]")
       ->group("Machine")
       ->type_name("N")
       ->check(between(1, 1024));
-  command.add_option("--isa", options.isa, "at most scalar, avx2 or avx512 [the best there is]")
-      ->group("Machine")
-      ->type_name("NAME")
+  add("--isa", options.isa, "at most scalar, avx2 or avx512 [the best there is]")
       ->check(one_of({"scalar", "avx2", "avx512"}));
 }
 
@@ -153,16 +182,27 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
       ->check(between(0, std::numeric_limits<int64_t>::max()));
 }
 
-void add_context_options(CLI::App& command, AnswerOptions& options) {
+void add_step_options(CLI::App& command, AnswerOptions& options) {
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help)->group("Answer")->type_name("N");
   };
-  add("--speculate", options.speculate, "drafts of the MTP head a step; the same text [0]")
+  add("--speculate", options.speculate,
+      "at most N drafts of the MTP head a step; the same text [0]")
       ->check(between(0, 64));
-  add("--context", options.context, "tokens of prompt and answer [the model's limit]")
-      ->check(between(1, int64_t{1} << 40));
-  add("--prefill-chunk", options.prefill_chunk, "prompt tokens in one step [512]")
+  command
+      .add_flag("--speculate-fixed", options.speculate_fixed, "always N drafts, not as they pay")
+      ->group("Answer");
+  add("--prefill-chunk", options.prefill_chunk, "prompt tokens in one step [what suits the device]")
       ->check(between(1, 1 << 20));
+}
+
+void add_context_options(CLI::App& command, AnswerOptions& options) {
+  command
+      .add_option("--context", options.context, "tokens of prompt and answer [the model's limit]")
+      ->group("Answer")
+      ->type_name("N")
+      ->check(between(1, int64_t{1} << 40));
+  add_step_options(command, options);
 }
 
 void add_answer_options(CLI::App& command, AnswerOptions& options) {

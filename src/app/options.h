@@ -24,12 +24,19 @@ struct MachineOptions {
   int threads = 0;       // 0: one for each core
   std::string quantize;  // empty: as stored
   std::string kv_type = "f32";
-  std::string isa;  // empty: the best there is
+  std::string state_type = "f32";
+  std::string backend_path;  // eager or graph, of the GPU; empty: graph
+  std::string isa;           // empty: the best there is
   // cuda, cpu, or auto: the GPU where there is one. Only a CUDA build has the option.
   std::string device = "auto";
 
   std::optional<DType> quantization() const;
   DType kv_dtype() const;
+  DType state_dtype() const;
+
+  // The first option that the device cannot follow, and what it can; nothing if it can all.
+  std::optional<std::string> why_not_on_cpu() const;
+  std::optional<std::string> why_not_on_gpu() const;
 };
 
 // How tokens are chosen. What is absent comes from the model's generation_config.json.
@@ -56,8 +63,9 @@ struct AnswerOptions {
   std::vector<int32_t> stop_tokens;
   bool ignore_eos = false;
   int32_t speculate = 0;
-  int64_t context = 0;  // 0: what the model was made for
-  int32_t prefill_chunk = 512;
+  bool speculate_fixed = false;
+  int64_t context = 0;        // 0: what the model was made for
+  int32_t prefill_chunk = 0;  // 0: what suits the device
 
   // For one sequence at a time.
   engine::EngineOptions engine_options(std::vector<int32_t> stop_tokens) const;
@@ -66,11 +74,13 @@ struct AnswerOptions {
 };
 
 void add_model_option(CLI::App& command, std::string& model);
-// --quantize and --kv-type; add_machine_options adds these too.
+// --quantize and --kv; add_machine_options adds these too.
 void add_storage_options(CLI::App& command, MachineOptions& options);
 void add_machine_options(CLI::App& command, MachineOptions& options);
 void add_sampling_options(CLI::App& command, SamplingOptions& options);
-// --context, --prefill-chunk and --speculate; add_answer_options adds these too.
+// --prefill-chunk and --speculate; add_context_options adds these too.
+void add_step_options(CLI::App& command, AnswerOptions& options);
+// --context; add_answer_options adds this too.
 void add_context_options(CLI::App& command, AnswerOptions& options);
 void add_answer_options(CLI::App& command, AnswerOptions& options);
 

@@ -64,5 +64,30 @@ TEST(SamplingOptions, ReadsLogitBias) {
   }
 }
 
+TEST(MachineOptions, EachDeviceNamesWhatItCannotDo) {
+  MachineOptions options;
+  EXPECT_FALSE(options.why_not_on_cpu());
+  EXPECT_FALSE(options.why_not_on_gpu());
+  const auto with = [](std::string MachineOptions::*field, const char* value) {
+    MachineOptions changed;
+    changed.*field = value;
+    return changed;
+  };
+  EXPECT_FALSE(with(&MachineOptions::quantize, "q4_0").why_not_on_cpu());
+  EXPECT_FALSE(with(&MachineOptions::quantize, "q4_0").why_not_on_gpu());
+  EXPECT_FALSE(with(&MachineOptions::quantize, "q8_0").why_not_on_cpu());
+  EXPECT_THAT(*with(&MachineOptions::quantize, "q8_0").why_not_on_gpu(),
+              testing::HasSubstr("q4_0 or f8"));
+  for (const MachineOptions& gpu_only :
+       {with(&MachineOptions::quantize, "f8"), with(&MachineOptions::kv_type, "f8"),
+        with(&MachineOptions::state_type, "bf16"), with(&MachineOptions::backend_path, "eager")}) {
+    EXPECT_TRUE(gpu_only.why_not_on_cpu());
+    EXPECT_FALSE(gpu_only.why_not_on_gpu());
+  }
+  EXPECT_EQ(with(&MachineOptions::quantize, "f8").quantization(), DType::f8_e4m3);
+  EXPECT_EQ(with(&MachineOptions::kv_type, "f8").kv_dtype(), DType::f8_e4m3);
+  EXPECT_EQ(with(&MachineOptions::state_type, "bf16").state_dtype(), DType::bf16);
+}
+
 }  // namespace
 }  // namespace qnext::app

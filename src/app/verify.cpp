@@ -78,7 +78,12 @@ class Collector : public backend::Observer {
 class Verifier {
  public:
   Verifier(backend::Backend& backend, const SafetensorsFile& vectors, const VerifyOptions& options)
-      : backend_(backend), config_(backend.config()), vectors_(vectors), options_(options) {}
+      : backend_(backend),
+        config_(backend.config()),
+        vectors_(vectors),
+        options_(options),
+        tolerance_(options.tolerance.value_or(backend.capabilities().relative_error)),
+        by_rows_(!options.tolerance && tolerance_ > exact_error) {}
 
   std::vector<VerifyCheck> run() {
     if (vectors_.find("input_ids")) {
@@ -96,38 +101,70 @@ class Verifier {
  private:
   // --- comparing -----------------------------------------------------------------------------
 
-  // The first `rows` rows of what was observed against a stored tensor, if it is there. `leading`
-  // is the shape that the stored one must have before its last dimension.
-  void compare(const std::string& name, const Collector::Tensor& found, int64_t rows) {
-    const StoredTensor* stored = vectors_.find(name);
-    if (!stored) return;
-    compare(name, *stored, found.values.data(), rows, found.width);
+  // Where in the model a tensor comes from: layers passed, a mixer alone counting half, and the
+  // experts that its rows met there.
+  struct Place {
+    double layers = 0;
+    const DivertedRows& experts;
+  };
+
+  // The first `rows` rows of what was observed against a stored tensor, if it is there.
+  void compare(const std::string& name, const Collector::Tensor& found, int64_t rows,
+               const Place& place) {
+    if (vectors_.find(name)) compare(name, found.values.data(), rows, found.width, place);
   }
 
-  void compare(const std::string& name, const StoredTensor& stored, const float* found,
-               int64_t rows, int64_t width) {
-    if (stored.shape.empty() || stored.shape.back() != width || stored.elements() != rows * width)
-      fail("{}: {} has shape {}, but this model gives {} rows of {}", vectors_.path(), name,
-           shape_text(stored.shape), rows, width);
-    std::vector<float> expected(static_cast<size_t>(stored.elements()));
-    convert_to_float(stored.dtype, stored.data, expected.data(), expected.size());
+  void compare(const std::string& name, const float* found, int64_t rows, int64_t width,
+               const Place& place) {
+    const std::vector<float> expected = read_values(name, rows, width);
     VerifyCheck check{.what = name};
+    for (const float value : expected)
+      check.scale = std::max(check.scale, std::abs(static_cast<double>(value)));
+    std::vector<double> row_errors(static_cast<size_t>(rows), 0.0);
     for (size_t i = 0; i < expected.size(); ++i) {
       const double error = std::abs(static_cast<double>(found[i]) - expected[i]);
+      double& of_row = row_errors[i / static_cast<size_t>(width)];
       // Written so that a NaN stays.
       if (!(error <= check.largest_error)) check.largest_error = error;
-      check.scale = std::max(check.scale, std::abs(static_cast<double>(expected[i])));
+      if (!(error <= of_row)) of_row = error;
     }
-    check.passed = check.relative_error() <= options_.tolerance;
+    check.passed = check.relative_error() <= tolerance_;
+    if (by_rows_) {
+      for (double& error : row_errors) error /= check.scale > 0 ? check.scale : 1;
+      const double layers = std::max(place.layers, 0.5);
+      check.rows = judge_rows(row_errors, place.experts, layers,
+                              tolerance_after(layers, std::ssize(config_.layers), tolerance_));
+      check.passed = check.rows->passed;
+    }
     checks_.push_back(check);
   }
 
+  // A stored tensor of so many rows in all.
+  std::vector<float> read_values(const std::string& name, int64_t rows, int64_t width) const {
+    const StoredTensor& stored = vectors_.get(name);
+    if (stored.shape.empty() || stored.shape.back() != width || stored.elements() != rows * width)
+      fail("{}: {} has shape {}, but this model gives {} rows of {}", vectors_.path(), name,
+           shape_text(stored.shape), rows, width);
+    std::vector<float> values(static_cast<size_t>(stored.elements()));
+    convert_to_float(stored.dtype, stored.data, values.data(), values.size());
+    return values;
+  }
+
+  // Tokens drawn from logits [tokens, V] that may each err by the tolerance.
   void compare_tokens(const std::string& name, std::span<const int32_t> found,
-                      std::span<const int32_t> expected) {
+                      std::span<const int32_t> expected, std::span<const float> logits) {
     VerifyCheck check{.what = name};
     check.tokens = static_cast<int64_t>(expected.size());
-    for (size_t i = 0; i < expected.size(); ++i) check.tokens_equal += found[i] == expected[i];
-    check.passed = check.tokens_equal == check.tokens;
+    for (const float logit : logits)
+      check.scale = std::max(check.scale, std::abs(static_cast<double>(logit)));
+    const float* row = logits.data();
+    for (size_t i = 0; i < expected.size(); ++i, row += config_.vocabulary_size) {
+      const double margin = row[found[i]] - row[expected[i]];
+      check.tokens_equal += found[i] == expected[i];
+      check.near_ties += found[i] != expected[i] && margin <= 2 * tolerance_ * check.scale;
+    }
+    const int64_t excused = by_rows_ ? tokens_excused(check.tokens) : 0;
+    check.passed = check.tokens_equal + check.near_ties + excused >= check.tokens;
     checks_.push_back(check);
   }
 
@@ -192,23 +229,23 @@ class Verifier {
     return collector;
   }
 
-  // Continues sequence 0, whose first `length` positions are in place, one token at a time.
-  // `token` is the one at position `length`. logits: [count, V] of every drawn token but `token`.
-  std::vector<int32_t> decode(int32_t token, int64_t length, int64_t count,
-                              std::vector<float>& logits) {
-    std::vector<int32_t> tokens{token};
+  // Continues sequence 0, whose first `length` positions are in place, with the tokens that the
+  // reference chose: a near tie then spoils no later row. tokens: those drawn, the first of them
+  // given; logits: [expected, V], the first row given.
+  void decode(std::span<const int32_t> expected, int64_t length, std::vector<int32_t>& tokens,
+              std::vector<float>& logits) {
     std::vector<float> row(static_cast<size_t>(config_.vocabulary_size));
-    while (static_cast<int64_t>(tokens.size()) < count) {
-      const int64_t position = length + static_cast<int64_t>(tokens.size()) - 1;
+    for (size_t i = 0; i + 1 < expected.size(); ++i) {
       backend::Batch batch;
       const int32_t slot = 0;
       backend::SequenceStep sequence;
-      sequence.tokens = std::span(tokens).last(1);
-      sequence.first_position = position;
+      sequence.tokens = expected.subspan(i, 1);
+      sequence.first_position = length + static_cast<int64_t>(i);
       sequence.pages = std::span(pages_).first(static_cast<size_t>(pages_each_));
       sequence.state_in = slot;
       sequence.state_out = std::span(&slot, 1);
       sequence.draw = true;
+      sequence.answer = true;
       sequence.sampling = &greedy_;
       sequence.counts = &no_counts_;
       sequence.logits = row.data();
@@ -218,7 +255,6 @@ class Verifier {
       logits.insert(logits.end(), row.begin(), row.end());
       tokens.push_back(result[0].tokens[0].token);
     }
-    return tokens;
   }
 
   // --- the two kinds of file -----------------------------------------------------------------
@@ -233,21 +269,38 @@ class Verifier {
     const Collector seen = prefill(tokens, sequences, results);
 
     const auto layers = static_cast<int>(config_.layers.size());
+    const int64_t rows = sequences * length;
+    const std::vector<std::string> routers = router_names();
+    const std::vector<DivertedRows> experts = experts_before(seen, routers, rows);
+    const Place end{static_cast<double>(layers), experts.back()};
     for (int n = 0; n <= layers; ++n)
-      compare(fmt::format("hidden_states.{}", n), seen.get(Observed::residual, n),
-              sequences * length);
-    compare("final_hidden", seen.get(Observed::residual, layers), sequences * length);
-    compare_router_logits(seen, sequences * length);
-    compare("logits", seen.get(Observed::logits), sequences * length);
+      compare(fmt::format("hidden_states.{}", n), seen.get(Observed::residual, n), rows,
+              {static_cast<double>(n), experts[static_cast<size_t>(n)]});
+    compare("final_hidden", seen.get(Observed::residual, layers), rows, end);
+    for (int i = 0; i < layers; ++i)
+      if (const std::string& name = routers[static_cast<size_t>(i)]; !name.empty())
+        compare(name, seen.get(Observed::router_logits, i), rows,
+                {i + 0.5, experts[static_cast<size_t>(i)]});
+    compare("logits", seen.get(Observed::logits), rows, end);
+    const DivertedRows unknown = unknown_experts(rows);
     if (backend_.capabilities().has_mtp) {
-      compare("mtp_hidden", seen.get(Observed::mtp_hidden), length - 1);
-      compare("mtp_logits", seen.get(Observed::mtp_logits), length - 1);
+      const Place mtp{layers + 1.0, unknown};
+      compare("mtp_hidden", seen.get(Observed::mtp_hidden), length - 1, mtp);
+      compare("mtp_logits", seen.get(Observed::mtp_logits), length - 1, mtp);
     }
-    if (greedy) verify_greedy(results[0].tokens[0].token, seen, length);
+    if (!greedy) return;
+    const std::vector<int32_t> expected =
+        read_tokens(vectors_, "greedy_tokens", config_.vocabulary_size);
+    const std::vector<float> logits =
+        verify_greedy("greedy_tokens", expected, results[0].tokens[0].token, seen, length);
+    if (vectors_.find("greedy_logits"))
+      compare("greedy_logits", logits.data(), std::ssize(expected), config_.vocabulary_size,
+              {end.layers, unknown});
   }
 
+  // By layer, the name of its router's logits in the file; empty where there are none.
   // router_logits.N counts either layers or only those that have a router.
-  void compare_router_logits(const Collector& seen, int64_t rows) {
+  std::vector<std::string> router_names() const {
     std::vector<int> sparse;
     bool by_layer = true;
     int stored = 0;
@@ -261,21 +314,54 @@ class Verifier {
     }
     by_layer &= stored == 0 ||
                 vectors_.find(fmt::format("router_logits.{}", sparse.empty() ? 0 : sparse.back()));
-    for (size_t k = 0; k < sparse.size(); ++k)
-      compare(fmt::format("router_logits.{}", by_layer ? sparse[k] : static_cast<int>(k)),
-              seen.get(Observed::router_logits, sparse[k]), rows);
+    std::vector<std::string> names(config_.layers.size());
+    for (size_t k = 0; k < sparse.size(); ++k) {
+      const std::string name =
+          fmt::format("router_logits.{}", by_layer ? sparse[k] : static_cast<int>(k));
+      if (vectors_.find(name)) names[static_cast<size_t>(sparse[k])] = name;
+    }
+    return names;
   }
 
-  void verify_greedy(int32_t first_token, const Collector& seen, int64_t length) {
-    const std::vector<int32_t> expected =
-        read_tokens(vectors_, "greedy_tokens", config_.vocabulary_size);
-    const auto count = static_cast<int64_t>(expected.size());
+  // For each layer, and after the last, which rows met other experts before it.
+  std::vector<DivertedRows> experts_before(const Collector& seen,
+                                           std::span<const std::string> routers,
+                                           int64_t rows) const {
+    DivertedRows now(rows);
+    std::vector<DivertedRows> out{now};
+    for (size_t i = 0; i < routers.size(); ++i) {
+      if (!routers[i].empty()) {
+        const Collector::Tensor& found = seen.get(Observed::router_logits, static_cast<int>(i));
+        const double layers = static_cast<double>(i) + 0.5;
+        now.pass(found.values, read_values(routers[i], rows, found.width),
+                 config_.experts_per_token,
+                 tolerance_after(layers, std::ssize(config_.layers), tolerance_));
+      } else if (config_.layers[i].mlp == Mlp::sparse) {
+        now.pass_unknown();
+      }
+      out.push_back(now);
+    }
+    return out;
+  }
+
+  // Rows past a router that no file shows: the MTP head's, continuations, whole prompts.
+  static DivertedRows unknown_experts(int64_t rows) {
+    DivertedRows experts(rows);
+    experts.pass_unknown();
+    return experts;
+  }
+
+  // The reference's continuation of sequence 0, whose prompt has run. Returns the logits it was
+  // drawn from.
+  std::vector<float> verify_greedy(const std::string& name, std::span<const int32_t> expected,
+                                   int32_t first_token, const Collector& seen, int64_t length) {
     const Collector::Tensor& prompt_logits = seen.get(Observed::logits);
     const auto last_row = prompt_logits.values.begin() + (length - 1) * prompt_logits.width;
     std::vector<float> logits(last_row, last_row + prompt_logits.width);
-    compare_tokens("greedy_tokens", decode(first_token, length, count, logits), expected);
-    if (const StoredTensor* stored = vectors_.find("greedy_logits"))
-      compare("greedy_logits", *stored, logits.data(), count, config_.vocabulary_size);
+    std::vector<int32_t> tokens{first_token};
+    decode(expected, length, tokens, logits);
+    compare_tokens(name, tokens, expected, logits);
+    return logits;
   }
 
   void verify_prompt(const std::string& prefix) {
@@ -288,19 +374,17 @@ class Verifier {
     reserve(1, std::max<int64_t>(length, static_cast<int64_t>(greedy.size())));
     std::vector<backend::SequenceResult> results;
     const Collector seen = prefill(prompt, 1, results);
-    compare(prefix + "logits", seen.get(Observed::logits), length);
+    const DivertedRows unknown = unknown_experts(std::max(length, std::ssize(greedy)));
+    const auto layers = static_cast<double>(config_.layers.size());
+    compare(prefix + "logits", seen.get(Observed::logits), length, {layers, unknown});
     if (static_cast<int64_t>(greedy.size()) <= length) return;
 
-    std::vector<float> logits;
-    std::vector<int32_t> found = prompt;
-    const auto more = decode(results[0].tokens[0].token, length,
-                             static_cast<int64_t>(greedy.size()) - length, logits);
-    found.insert(found.end(), more.begin(), more.end());
-    compare_tokens(prefix + "greedy", found, greedy);
+    verify_greedy(prefix + "greedy", std::span(greedy).subspan(static_cast<size_t>(length)),
+                  results[0].tokens[0].token, seen, length);
     if (backend_.capabilities().has_mtp && vectors_.find(prefix + "mtp_logits")) {
       const Collector whole = prefill(greedy, 1, results);
-      compare(prefix + "mtp_logits", whole.get(Observed::mtp_logits),
-              static_cast<int64_t>(greedy.size()) - 1);
+      compare(prefix + "mtp_logits", whole.get(Observed::mtp_logits), std::ssize(greedy) - 1,
+              {layers + 1, unknown});
     }
   }
 
@@ -308,6 +392,8 @@ class Verifier {
   const Config& config_;
   const SafetensorsFile& vectors_;
   const VerifyOptions& options_;
+  const double tolerance_;
+  const bool by_rows_;  // else by the largest error
   const ops::SamplingParameters greedy_;
   const ops::TokenCounts no_counts_;
   std::vector<int32_t> pages_;

@@ -12,9 +12,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "app/judgement.h"
 #include "backend/step.h"
 #include "checkpoint/safetensors.h"
 
@@ -24,8 +26,12 @@ struct VerifyCheck {
   std::string what;          // "hidden_states.3", "0.greedy"
   double largest_error = 0;  // absolute
   double scale = 0;          // largest magnitude of the reference
-  // Of token sequences: how many agree, of how many.
+  // Of a backend that rounds its activations.
+  std::optional<RowJudgement> rows = {};
+  // Of drawn tokens: how many agree, of how many; and how many differ where two logits are so near
+  // to one another that the tolerance explains the other choice.
   int64_t tokens_equal = 0;
+  int64_t near_ties = 0;
   int64_t tokens = 0;
   bool passed = false;
 
@@ -34,8 +40,10 @@ struct VerifyCheck {
 };
 
 struct VerifyOptions {
-  // Largest error of a tensor over its largest reference magnitude.
-  double tolerance = 1e-4;
+  // Largest error of a tensor over its largest reference magnitude. Absent: what the backend's
+  // roundings explain (Capabilities::relative_error); where this is more than exact_error, rows are
+  // judged one by one (judgement.h).
+  std::optional<double> tolerance = {};
   // Rows a sequence is given at a time, so that splits are judged too.
   int64_t chunk = 512;
 };

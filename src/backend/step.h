@@ -50,6 +50,9 @@ struct SequenceStep {
   // is accepted while it equals the drawn one, and the first drawn token that differs, or the one
   // after the last draft, ends the step's answer.
   int32_t drafts = 0;
+  // For measurements: the first so many drafts pass for accepted and those after them for
+  // rejected, whatever is drawn. Below zero: drafts are judged.
+  int32_t force_accepted = -1;
   // Draw a token after the last row (always with drafts). False for all but the last chunk of a
   // prompt.
   bool draw = false;
@@ -98,6 +101,10 @@ struct Capabilities {
   size_t slot_bytes = 0;    // one state slot over all Gated DeltaNet layers
   size_t weight_bytes = 0;  // resident weights
   bool has_mtp = false;
+  int32_t prefill_chunk = 512;  // prompt tokens in one step that make good use of the device
+  // Error of one forward pass, relative to the largest value of a tensor, that the roundings of
+  // this backend explain; where experts are chosen by a hair, in rows that met the same experts.
+  double relative_error = 1e-4;
 };
 
 struct Reservation {
@@ -112,6 +119,13 @@ struct Traffic {
   size_t state = 0;    // S read and written
   size_t kv = 0;       // cached keys and values read
   size_t total() const { return weights + state + kv; }
+};
+
+// Time spent in one stage of the steps ("attention", "experts") while it was measured.
+struct StageTime {
+  std::string name;
+  double seconds = 0;
+  int64_t count = 0;  // how often the stage ran
 };
 
 // What observe() shows. `layer` is the layer's index; residual at layer == layers is the output of
@@ -155,6 +169,11 @@ class Backend {
   // Bytes a second that a plain loop on this device reads from its memory, measured now: the limit
   // that traffic() is held against. Needs a GiB of memory meanwhile.
   virtual double measure_read_bandwidth() = 0;
+
+  // Measures by stage what later steps do, which may make them slower. False: this backend cannot.
+  virtual bool start_profile() { return false; }
+  // Ends the measuring; the stages in the order in which they first ran.
+  virtual std::vector<StageTime> take_profile() { return {}; }
 };
 
 }  // namespace qnext::backend

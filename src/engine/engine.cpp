@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <span>
 #include <string>
@@ -53,13 +54,14 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
   step.state_in = sequence.slots.input();
   step.state_out = sequence.slots.outputs(planned.rows, planned.drafts);
   step.drafts = planned.drafts;
+  step.force_accepted = sequence.force_accepted;
   step.draw = planned.draw;
   if (planned.draw) {
     step.sampling = &sequence.sampling;
     step.counts = &sequence.counts;
   }
   step.answer = !sequence.prefilling();
-  step.mtp = sequence.speculate > 0;
+  step.mtp = sequence.speculation.head_in_step;
   if (step.mtp && !planned.draw) step.next_token = sequence.tokens[next];
   step.propose = planned.propose;
   return step;
@@ -136,11 +138,18 @@ Engine::Engine(backend::Backend& backend, const Tokenizer* tokenizer, const Engi
       scheduler_({.max_sequences = plan_.options.max_sequences,
                   .prefill_chunk = plan_.options.prefill_chunk,
                   .page_tokens = backend.capabilities().page_tokens},
-                 pages_, slots_) {
+                 pages_, slots_),
+      speculation_(plan_.options.adapt_speculation, backend.config().layers.size()) {
   backend_.reserve(plan_.reservation);
 }
 
 Engine::~Engine() = default;
+
+double Engine::now() const {
+  if (options().clock) return options().clock();
+  const auto time = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(time).count();
+}
 
 RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   check_request(request, options(), backend_.config());
@@ -157,6 +166,7 @@ RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   const int64_t most = request.max_tokens.value_or(room);
   sequence->sampling = std::move(request.sampling);
   sequence->speculate = request.speculate;
+  sequence->force_accepted = request.force_accepted;
   sequence->limit = prompt + std::min(most, room);
   sequence->reason_at_limit =
       request.max_tokens && most <= room ? FinishReason::length : FinishReason::context;
@@ -165,6 +175,7 @@ RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   sequence->statistics.prompt_tokens = prompt;
   for (const int32_t token : sequence->tokens) sequence->counts.add(token, false);
 
+  speculation_.join(*sequence);
   scheduler_.enqueue(std::move(sequence));
   return last_id_ = id;
 }
@@ -180,9 +191,14 @@ void Engine::cancel(RequestId id) {
 
 bool Engine::step() {
   const Busy busy(busy_);
+  speculation_.choose(scheduler_.running_sequences());
   const std::vector<PlannedStep> plan = scheduler_.plan();
   if (plan.empty()) return false;
+  const double start = now();
   std::vector<backend::SequenceResult> results = run_batch(backend_, plan);
+  const double seconds = now() - start;
+  if (std::ranges::none_of(results, [](const auto& result) { return result.error.has_value(); }))
+    speculation_.timed(plan, seconds);
   for (size_t i = 0; i < plan.size(); ++i) deliver(plan[i], results[i]);
   finish_cancelled();
   return true;
@@ -192,6 +208,8 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
   Sequence& sequence = *planned.sequence;
   if (sequence.cancelled) return;  // by a listener, since the batch was planned
   if (result.error) return finish(sequence, FinishReason::error, *result.error);
+  if (!sequence.prefilling())
+    speculation_.judged(sequence.speculation, planned.drafts, result.accepted_drafts());
   try {
     std::optional<FinishReason> reason = advance(planned, result);
     if (!reason) return;

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/slot_allocator.h"
+#include "engine/speculation.h"
 
 namespace qnext {
 class Tokenizer;
@@ -34,8 +36,10 @@ namespace qnext::engine {
 struct EngineOptions {
   int64_t max_context = 0;      // prompt and answer together; 0: what the model was made for
   int32_t max_sequences = 1;    // in one batch; more wait
-  int32_t prefill_chunk = 512;  // prompt tokens in one step
+  int32_t prefill_chunk = 0;    // prompt tokens in one step; 0: Capabilities::prefill_chunk
   int32_t max_speculation = 0;  // largest GenerationRequest::speculate
+  // Drafts as they pay; false: always as many as the request allows.
+  bool adapt_speculation = true;
   // KV pages; 0: enough for max_sequences full contexts. Fewer admit fewer at a time; the context
   // is never longer than all of them.
   int32_t pages = 0;
@@ -44,6 +48,8 @@ struct EngineOptions {
   // Tokens that end an answer; absent: the config's eos_token_ids. The caller has read
   // generation_config.json, which may name more.
   std::optional<std::vector<int32_t>> stop_tokens = std::nullopt;
+  // Seconds since some moment, for timing steps; null: the system's steady clock.
+  std::function<double()> clock = nullptr;
 };
 
 // The options with nothing left open, and the memory they need (Backend::reservation_bytes tells
@@ -91,6 +97,7 @@ class Engine {
 
  private:
   class Busy;
+  double now() const;
   void deliver(const PlannedStep& planned, backend::SequenceResult& result);
   void finish(Sequence& sequence, FinishReason reason, std::string error = {});
   void finish_cancelled();
@@ -101,6 +108,7 @@ class Engine {
   PageAllocator pages_;
   SlotAllocator slots_;
   Scheduler scheduler_;
+  Speculation speculation_;
   RequestId last_id_ = 0;
   bool busy_ = false;  // events are being delivered
 };

@@ -128,10 +128,13 @@ void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
                    .context = random.between(10, 120),
                    .eos_token_ids = {testing::tiny_special},
                    .acceptance = static_cast<double>(random.small(-10, 10)) / 10};
+  fake.seconds = [&random](const backend::Batch&) { return random.small(1, 100) * 0.1; };
   FakeBackend backend(fake);
   EngineOptions options{.max_sequences = random.small(1, 6),
                         .prefill_chunk = random.small(1, 40),
-                        .max_speculation = random.small(0, 5)};
+                        .max_speculation = random.small(0, 5),
+                        .adapt_speculation = random.one_in(2),
+                        .clock = [&backend] { return backend.clock; }};
   if (random.one_in(2))
     options.pages = random.small(static_cast<int32_t>(10 / fake.page_tokens) + 1, 40);
   if (random.one_in(2)) options.slots = options.max_speculation + random.small(1, 5);

@@ -63,14 +63,25 @@ void expect_all_free(const Engine& engine) {
 
 TEST(EnginePlan, FillsInWhatIsLeftOpen) {
   FakeBackend backend({.page_tokens = 16, .context = 1000, .eos_token_ids = {7, 9}});
-  const EnginePlan plan =
-      plan_engine(backend.config(), backend.capabilities(),
-                  {.max_sequences = 3, .prefill_chunk = 64, .max_speculation = 2});
+  const EnginePlan plan = plan_engine(
+      backend.config(), backend.capabilities(),
+      {.max_sequences = 3, .prefill_chunk = 64, .max_speculation = 2, .adapt_speculation = false});
   EXPECT_EQ(plan.options.max_context, 1000);
   EXPECT_EQ(plan.reservation.pages, 3 * 63);
   EXPECT_EQ(plan.reservation.slots, 9);
   EXPECT_EQ(plan.reservation.rows, 64 + 2 * 3);
   EXPECT_THAT(*plan.options.stop_tokens, ElementsAre(7, 9));
+  EXPECT_EQ(plan_engine(backend.config(), backend.capabilities(), {}).options.prefill_chunk,
+            backend.capabilities().prefill_chunk);
+}
+
+TEST(EnginePlan, ReservesNoMoreRowsThanPromptsCanFill) {
+  FakeBackend backend({.page_tokens = 16, .context = 1000});
+  const EnginePlan plan =
+      plan_engine(backend.config(), backend.capabilities(),
+                  {.max_context = 100, .max_sequences = 2, .prefill_chunk = 8192});
+  EXPECT_EQ(plan.options.prefill_chunk, 8192);
+  EXPECT_EQ(plan.reservation.rows, 2 * 100 + 1);
 }
 
 TEST(EnginePlan, TheContextIsNoLongerThanAllPages) {
@@ -88,9 +99,10 @@ TEST(EnginePlan, SaysWhatCannotWork) {
   EXPECT_THAT(message({.max_context = 1}), HasSubstr("context of 1"));
   EXPECT_THAT(message({.max_sequences = 0}), HasSubstr("max_sequences is 0"));
   EXPECT_THAT(message({.max_sequences = 2'000'000'000}), HasSubstr("KV pages"));
-  EXPECT_THAT(message({.prefill_chunk = 0}), HasSubstr("prefill_chunk is 0"));
+  EXPECT_THAT(message({.prefill_chunk = -1}), HasSubstr("prefill_chunk is -1"));
   EXPECT_THAT(message({.max_speculation = -1}), HasSubstr("max_speculation is -1"));
-  EXPECT_THAT(message({.max_speculation = 1}), HasSubstr("no MTP head"));
+  EXPECT_THAT(message({.max_speculation = 1, .adapt_speculation = false}),
+              HasSubstr("no MTP head"));
   EXPECT_THAT(message({.pages = -1}), HasSubstr("pages is -1"));
   FakeBackend with_mtp({.context = 1000});
   EXPECT_THAT(message_of([&] {
@@ -134,7 +146,8 @@ TEST(Engine, ThePromptIsCutIntoChunks) {
 
 TEST(Engine, StepsAfterTheFirstTokenContinueAnAnswer) {
   FakeBackend backend({.acceptance = 1});
-  Engine engine(backend, nullptr, {.prefill_chunk = 4, .max_speculation = 2});
+  Engine engine(backend, nullptr,
+                {.prefill_chunk = 4, .max_speculation = 2, .adapt_speculation = false});
   GenerationRequest request = request_of({1, 2, 3, 4, 5, 6}, 6);
   request.speculate = 2;
   Collector answer;
@@ -148,7 +161,7 @@ TEST(Engine, StepsAfterTheFirstTokenContinueAnAnswer) {
 
 TEST(Engine, RightDraftsSaveSteps) {
   FakeBackend backend({.acceptance = 1});
-  Engine engine(backend, nullptr, {.max_speculation = 3});
+  Engine engine(backend, nullptr, {.max_speculation = 3, .adapt_speculation = false});
   GenerationRequest request = request_of({1, 2, 3}, 21);
   request.speculate = 3;
   Collector answer;
@@ -164,7 +177,7 @@ TEST(Engine, RightDraftsSaveSteps) {
 
 TEST(Engine, WrongDraftsCostNoTokens) {
   FakeBackend backend({.acceptance = 0});
-  Engine engine(backend, nullptr, {.max_speculation = 2});
+  Engine engine(backend, nullptr, {.max_speculation = 2, .adapt_speculation = false});
   GenerationRequest request = request_of({1, 2, 3}, 10);
   request.speculate = 2;
   Collector answer;
@@ -178,7 +191,7 @@ TEST(Engine, WrongDraftsCostNoTokens) {
 
 TEST(Engine, EveryStepVerifiesFreshDrafts) {
   FakeBackend backend({.vocabulary = 10'000, .context = 1000, .acceptance = 0.5});
-  Engine engine(backend, nullptr, {.max_speculation = 1});
+  Engine engine(backend, nullptr, {.max_speculation = 1, .adapt_speculation = false});
   GenerationRequest request = request_of({1, 2, 3});
   request.speculate = 1;
   Collector answer;
@@ -195,7 +208,7 @@ TEST(Engine, EveryStepVerifiesFreshDrafts) {
 
 TEST(Engine, StopsInsideAnAcceptedRun) {
   FakeBackend backend({.acceptance = 1});
-  Engine engine(backend, nullptr, {.max_speculation = 4});
+  Engine engine(backend, nullptr, {.max_speculation = 4, .adapt_speculation = false});
   GenerationRequest request = request_of({1, 2, 3}, 30);
   const std::vector<int32_t> plain = reference(request, backend);
   // A stop on the fourth token of the answer: the third of the first verified run.
@@ -217,7 +230,7 @@ TEST(Engine, StopsInsideAnAcceptedRun) {
 TEST(Engine, EndsWithTheContext) {
   for (int32_t speculate = 0; speculate <= 5; ++speculate) {
     FakeBackend backend({.context = 23, .acceptance = 0.8});
-    Engine engine(backend, nullptr, {.max_speculation = 5});
+    Engine engine(backend, nullptr, {.max_speculation = 5, .adapt_speculation = false});
     GenerationRequest request = request_of({1, 2, 3});
     request.speculate = speculate;
     Collector answer;
@@ -247,7 +260,8 @@ TEST(Engine, EosTokensStopUnlessIgnored) {
 
 TEST(Engine, RefusesWhatCanNeverRun) {
   FakeBackend backend({.vocabulary = 50, .context = 100});
-  Engine engine(backend, nullptr, {.max_context = 40, .max_speculation = 2});
+  Engine engine(backend, nullptr,
+                {.max_context = 40, .max_speculation = 2, .adapt_speculation = false});
   Collector answer;
   const auto message = [&](const GenerationRequest& request) {
     return message_of([&] { engine.submit(request, answer); });
@@ -374,7 +388,8 @@ TEST(Engine, CancelsBetweenStepsAtOnce) {
 
 TEST(Engine, ListenersMayCancelAndSubmit) {
   FakeBackend backend({.acceptance = 1});
-  Engine engine(backend, nullptr, {.max_sequences = 2, .max_speculation = 3});
+  Engine engine(backend, nullptr,
+                {.max_sequences = 2, .max_speculation = 3, .adapt_speculation = false});
   Reacting self;
   Collector neighbour;
   Collector later;

@@ -22,8 +22,8 @@ int64_t plan_context(const Config& config, int64_t wanted) {
 void check_counts(const EngineOptions& options, const backend::Capabilities& capabilities) {
   if (options.max_sequences < 1)
     fail("max_sequences is {}: one sequence at least must run", options.max_sequences);
-  if (options.prefill_chunk < 1)
-    fail("prefill_chunk is {}: a step must take at least one token", options.prefill_chunk);
+  if (options.prefill_chunk < 0)
+    fail("prefill_chunk is {}: use 0 for what suits the device", options.prefill_chunk);
   if (options.max_speculation < 0)
     fail("max_speculation is {}: use 0 for none", options.max_speculation);
   if (options.slots < 0) fail("slots is {}: use 0 for enough", options.slots);
@@ -46,6 +46,7 @@ EnginePlan plan_engine(const Config& config, const backend::Capabilities& capabi
   EnginePlan plan{.options = wanted, .reservation = {}};
   EngineOptions& options = plan.options;
   options.max_context = plan_context(config, wanted.max_context);
+  if (options.prefill_chunk == 0) options.prefill_chunk = capabilities.prefill_chunk;
 
   const int64_t page_tokens = capabilities.page_tokens;
   const int64_t sequences = options.max_sequences;
@@ -67,9 +68,10 @@ EnginePlan plan_engine(const Config& config, const backend::Capabilities& capabi
     fail("{} state slots are too few: one sequence with {} drafts a step holds {}", options.slots,
          options.max_speculation, verify_rows);
 
-  // The largest batch: one sequence prefills a whole chunk, all others verify all their drafts.
-  const int64_t rows =
-      std::max(int64_t{options.prefill_chunk}, verify_rows) + (sequences - 1) * verify_rows;
+  // The largest batch: one sequence prefills a whole chunk, all others verify all their drafts. A
+  // chunk may hold several prompts, but no more than there is context for.
+  const int64_t chunk = std::min(int64_t{options.prefill_chunk}, sequences * options.max_context);
+  const int64_t rows = std::max(chunk, verify_rows) + (sequences - 1) * verify_rows;
   plan.reservation = {
       .pages = options.pages, .slots = options.slots, .rows = fits_int32(rows, "rows in a batch")};
   return plan;

@@ -26,8 +26,11 @@ struct GenerationRequest {
   std::vector<int32_t> stop_tokens = {};  // besides the engine's own (EngineOptions::stop_tokens)
   bool ignore_eos = false;                // the engine's own stop tokens do not stop this answer
   std::vector<std::string> stop_strings = {};  // need a tokenizer; special tokens give no text
-  // Drafts of the MTP head for each step; 0: off. The answer is the same, only sooner.
+  // At most so many drafts of the MTP head for each step, fewer where they do not pay (see
+  // engine/speculation.h); 0: off. The answer is the same, only sooner.
   int32_t speculate = 0;
+  // For measurements: SequenceStep::force_accepted.
+  int32_t force_accepted = -1;
 };
 
 enum class FinishReason {

@@ -15,7 +15,7 @@ namespace {
 int32_t drafts_worth_proposing(const Sequence& sequence, int32_t rows) {
   const int64_t left = sequence.limit - sequence.length();
   const int64_t positions = sequence.limit - (sequence.computed + rows);
-  const int64_t wanted = std::min({int64_t{sequence.speculate}, left - 2, positions});
+  const int64_t wanted = std::min({int64_t{sequence.speculation.wanted}, left - 2, positions});
   return static_cast<int32_t>(std::max(wanted, int64_t{0}));
 }
 
@@ -23,7 +23,8 @@ PlannedStep plan_decode(Sequence& sequence) {
   // The step draws one token more than it accepts drafts.
   const int64_t left = sequence.limit - sequence.length();
   QNEXT_CHECK(left >= 1);
-  if (std::ssize(sequence.drafts) >= left) sequence.drafts.resize(static_cast<size_t>(left - 1));
+  const auto most = std::min(left - 1, int64_t{sequence.speculation.wanted});
+  if (std::ssize(sequence.drafts) > most) sequence.drafts.resize(static_cast<size_t>(most));
   const auto drafts = static_cast<int32_t>(sequence.drafts.size());
   return {.sequence = &sequence,
           .rows = 1 + drafts,
@@ -122,6 +123,12 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
   pages_.give_back(sequence->pages, sequence->promised_pages);
   slots_.give_back(sequence->slots.all());
   return sequence;
+}
+
+std::vector<Sequence*> Scheduler::running_sequences() const {
+  std::vector<Sequence*> sequences;
+  for (const auto& sequence : running_) sequences.push_back(sequence.get());
+  return sequences;
 }
 
 Sequence* Scheduler::find_if(const std::function<bool(const Sequence&)>& wanted) {

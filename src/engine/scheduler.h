@@ -44,11 +44,12 @@ class Scheduler {
 
   void enqueue(std::unique_ptr<Sequence> sequence);
   // Admits what fits, gives every planned sequence the pages of its step, and drops drafts that
-  // could not all be used. Empty: nothing to do.
+  // could not all be used or are wanted no more. Empty: nothing to do.
   std::vector<PlannedStep> plan();
   // Takes a sequence out, running or waiting, and frees what it held. Null if there is none.
   std::unique_ptr<Sequence> remove(RequestId id);
 
+  std::vector<Sequence*> running_sequences() const;
   Sequence* find(RequestId id);
   // Any sequence whose `cancelled` is set; null if there is none.
   Sequence* find_cancelled();

@@ -28,6 +28,7 @@ class SchedulerTest : public ::testing::Test {
     sequence->prompt_tokens = prompt;
     sequence->limit = prompt + answer;
     sequence->speculate = speculate;
+    sequence->speculation.wanted = speculate;
     Sequence* pointer = sequence.get();
     scheduler_.enqueue(std::move(sequence));
     return pointer;

@@ -8,6 +8,7 @@
 #include "engine/answer.h"
 #include "engine/request.h"
 #include "engine/slot_allocator.h"
+#include "engine/speculation.h"
 
 namespace qnext::engine {
 
@@ -16,7 +17,9 @@ struct Sequence {
 
   RequestId id;
   ops::SamplingParameters sampling;
-  int32_t speculate = 0;
+  int32_t speculate = 0;  // drafts in one step, at most
+  DraftRecord speculation;
+  int32_t force_accepted = -1;
   // Most tokens that prompt and answer may have together: the context, or fewer by max_tokens.
   int64_t limit = 0;
   FinishReason reason_at_limit = FinishReason::length;

@@ -6,7 +6,8 @@
 
 namespace qnext::backend {
 
-// Hands out 64-byte aligned pieces of a block; with a null block it only adds up their sizes.
+// Hands out pieces of a block, aligned to 256 bytes as GPU kernels like them; with a null block it
+// only adds up their sizes.
 class Carver {
  public:
   explicit Carver(std::byte* base) : base_(base) {}
@@ -19,7 +20,7 @@ class Carver {
   template <typename T>
   void take_bytes(T*& pointer, size_t bytes) {
     pointer = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ += (bytes + 63) / 64 * 64;
+    used_ += (bytes + 255) / 256 * 256;
   }
 
  private:

@@ -21,11 +21,19 @@ struct RowSequence {
   std::span<const int32_t> pages;
   int32_t state_in = no_slot;
   std::span<const int32_t> state_out;  // [rows]; empty in the MTP head, which has no such state
+  bool answer = false;                 // as in SequenceStep
 };
 
 // The two kinds of hidden rows that outlive a pass: outputs of the model's final norm, and of the
 // MTP head's.
 enum class Hidden { model, mtp };
+
+// A token to be drawn from the logits of a row.
+struct RowDraw {
+  int64_t row = 0;
+  const ops::SamplingParameters* sampling = nullptr;
+  int64_t position = 0;  // of the token
+};
 
 class Passes {
  public:
@@ -44,6 +52,13 @@ class Passes {
   // Logits [rows, vocabulary] of at most logits_rows rows of `source`. They stay until the next
   // call.
   virtual const float* lm_head(Hidden source, std::span<const int64_t> rows) = 0;
+
+  // Whether draw() takes such parameters and no logits need to come to the host.
+  virtual bool can_draw(const ops::SamplingParameters& /*sampling*/) const { return false; }
+  // tokens[i] for draws[i], from rows of `source`, as ops::sample() with no counts; -1 where the
+  // logits are not numbers.
+  virtual void draw(Hidden /*source*/, std::span<const RowDraw> /*draws*/,
+                    std::span<int32_t> /*tokens*/) {}
 
   // The first `rows` rows Hidden::mtp, for an observer.
   virtual const float* mtp_hidden(int64_t rows) = 0;

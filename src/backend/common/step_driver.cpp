@@ -38,18 +38,28 @@ void StepDriver::run_model(std::span<Progress> sequences) {
   for (const Progress& s : sequences) {
     tokens.insert(tokens.end(), s.step->tokens.begin(), s.step->tokens.end());
     rows.push_back({s.first_row, s.rows, s.step->first_position, s.step->pages, s.step->state_in,
-                    s.step->state_out});
+                    s.step->state_out, s.step->answer});
   }
   passes_.run_model(tokens, rows);
 }
 
 // --- draws -----------------------------------------------------------------------------------
 
+bool StepDriver::wants_logits(const Progress& s) const {
+  return observer_ || s.step->logits;
+}
+
+// Penalties need counts, which change from row to row as drafts are accepted: the host's affair.
+bool StepDriver::draws_on_device(const Progress& s) const {
+  return s.step->draw && !wants_logits(s) && passes_.can_draw(*s.step->sampling);
+}
+
+// Rows whose logits the host looks at.
 std::vector<int64_t> StepDriver::rows_with_logits(std::span<const Progress> sequences) const {
   std::vector<int64_t> rows;
   for (const Progress& s : sequences) {
-    const bool all = observer_ || s.step->logits;
-    if (!all && !s.step->draw) continue;
+    const bool all = wants_logits(s);
+    if (!all && (!s.step->draw || draws_on_device(s))) continue;
     for (int64_t row = all ? s.first_row : s.first_drawing_row(); row < s.first_row + s.rows; ++row)
       rows.push_back(row);
   }
@@ -57,6 +67,7 @@ std::vector<int64_t> StepDriver::rows_with_logits(std::span<const Progress> sequ
 }
 
 void StepDriver::draw(std::span<Progress> sequences) {
+  draw_on_device(sequences);
   const std::vector<int64_t> all_rows = rows_with_logits(sequences);
   std::vector<float> shown;
   for (size_t begin = 0; begin < all_rows.size(); begin += logits_rows) {
@@ -76,6 +87,31 @@ void StepDriver::draw(std::span<Progress> sequences) {
                        config_.vocabulary_size, shown.data());
 }
 
+void StepDriver::draw_on_device(std::span<Progress> sequences) {
+  std::vector<RowDraw> draws;
+  for (const Progress& s : sequences) {
+    if (!draws_on_device(s)) continue;
+    for (int64_t row = s.first_drawing_row(); row < s.first_row + s.rows; ++row)
+      draws.push_back({row, s.step->sampling, s.step->first_position + row - s.first_row + 1});
+  }
+  if (draws.empty()) return;
+  std::vector<int32_t> tokens(draws.size());
+  passes_.draw(Hidden::model, draws, tokens);
+  size_t next = 0;
+  for (Progress& s : sequences) {
+    if (!draws_on_device(s)) continue;
+    for (int64_t row = s.first_drawing_row(); row < s.first_row + s.rows; ++row) {
+      const int32_t token = tokens[next++];
+      if (!s.drawing) continue;
+      // The host finds the same fault, and its words.
+      if (token < 0)
+        draw_token(s, row - s.first_row, passes_.lm_head(Hidden::model, std::span(&row, 1)));
+      else
+        take(s, row - s.first_row, {token, 0, {}});
+    }
+  }
+}
+
 // `all_logits` are those of `rows` of the batch; some may be this sequence's.
 void StepDriver::use_logits(Progress& s, std::span<const int64_t> rows,
                             const float* all_logits) const {
@@ -85,27 +121,39 @@ void StepDriver::use_logits(Progress& s, std::span<const int64_t> rows,
     if (local < 0 || local >= s.rows) continue;
     const float* logits = all_logits + static_cast<int64_t>(i) * vocabulary;
     if (s.step->logits) std::copy_n(logits, vocabulary, s.step->logits + local * vocabulary);
-    if (s.drawing && rows[i] >= s.first_drawing_row()) draw_token(s, local, logits, vocabulary);
+    if (s.drawing && rows[i] >= s.first_drawing_row()) draw_token(s, local, logits);
   }
 }
 
-void StepDriver::draw_token(Progress& s, int64_t row, const float* logits, int64_t vocabulary) {
+void StepDriver::draw_token(Progress& s, int64_t row, const float* logits) const {
   const SequenceStep& step = *s.step;
   try {
-    s.result->tokens.push_back(ops::sample(logits, vocabulary, *step.sampling,
-                                           s.counts ? *s.counts : *step.counts,
-                                           step.first_position + row + 1));
+    if (take(s, row,
+             ops::sample(logits, config_.vocabulary_size, *step.sampling,
+                         s.counts ? *s.counts : *step.counts, step.first_position + row + 1))) {
+      if (!s.counts) s.counts = *step.counts;
+      s.counts->add(s.result->tokens.back().token, true);
+    }
   } catch (const std::exception& error) {
     s.result->tokens.clear();
     s.result->error = error.what();
     s.drawing = false;
-    return;
   }
-  const int32_t token = s.result->tokens.back().token;
-  s.drawing = row + 1 < s.rows && step.tokens[static_cast<size_t>(row + 1)] == token;
-  if (!s.drawing) return;
-  if (!s.counts) s.counts = *step.counts;
-  s.counts->add(token, true);
+}
+
+// Adds a drawn token to the answer; whether it accepts the draft behind it, so that drawing goes
+// on.
+bool StepDriver::take(Progress& s, int64_t row, ops::SampledToken token) const {
+  const SequenceStep& step = *s.step;
+  const int64_t draft = row - (s.rows - 1 - step.drafts);  // the one that this token judges
+  s.drawing = false;
+  if (draft < step.drafts) {
+    const int32_t proposed = step.tokens[static_cast<size_t>(row + 1)];
+    s.drawing = step.force_accepted >= 0 ? draft < step.force_accepted : proposed == token.token;
+    if (s.drawing) token.token = proposed;
+  }
+  s.result->tokens.push_back(std::move(token));
+  return s.drawing;
 }
 
 // --- the MTP head ----------------------------------------------------------------------------
@@ -126,7 +174,8 @@ void StepDriver::run_mtp(std::span<Progress> sequences) {
                     s.step->first_position,
                     s.step->pages,
                     no_slot,
-                    {}});
+                    {},
+                    s.step->answer});
     for (int64_t row = 0; row < count; ++row) {
       const bool last = row + 1 == count;
       next_tokens.push_back(!last          ? s.step->tokens[static_cast<size_t>(row + 1)]
@@ -178,7 +227,7 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
       if (static_cast<int32_t>(proposed.size()) <= round || round + 1 >= s.step->propose) continue;
       const int64_t position = s.step->first_position + s.standing_rows() + round;
       next.push_back(
-          {static_cast<int64_t>(tokens.size()), 1, position, s.step->pages, no_slot, {}});
+          {static_cast<int64_t>(tokens.size()), 1, position, s.step->pages, no_slot, {}, true});
       remaining.push_back(&s);
       tokens.push_back(proposed.back());
       hidden.push_back(rows[i]);
@@ -192,6 +241,10 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
 
 void StepDriver::propose_tokens(std::span<Progress* const> sequences,
                                 std::span<const int64_t> rows) {
+  if (passes_.can_draw({})) {
+    propose_on_device(sequences, rows);
+    return;
+  }
   for (size_t begin = 0; begin < rows.size(); begin += logits_rows) {
     const auto group = rows.subspan(begin, std::min<size_t>(logits_rows, rows.size() - begin));
     const float* all_logits = passes_.lm_head(Hidden::mtp, group);
@@ -205,6 +258,17 @@ void StepDriver::propose_tokens(std::span<Progress* const> sequences,
       }
     }
   }
+}
+
+void StepDriver::propose_on_device(std::span<Progress* const> sequences,
+                                   std::span<const int64_t> rows) {
+  const ops::SamplingParameters greedy;
+  std::vector<RowDraw> draws;
+  for (const int64_t row : rows) draws.push_back({row, &greedy, 0});
+  std::vector<int32_t> tokens(draws.size());
+  passes_.draw(Hidden::mtp, draws, tokens);
+  for (size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] >= 0) sequences[i]->result->proposed.push_back(tokens[i]);
 }
 
 }  // namespace qnext::backend

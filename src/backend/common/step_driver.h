@@ -43,15 +43,20 @@ class StepDriver {
   };
 
   void run_model(std::span<Progress> sequences);
+  bool wants_logits(const Progress& sequence) const;
+  bool draws_on_device(const Progress& sequence) const;
   std::vector<int64_t> rows_with_logits(std::span<const Progress> sequences) const;
   void draw(std::span<Progress> sequences);
+  void draw_on_device(std::span<Progress> sequences);
+  bool take(Progress& sequence, int64_t row, ops::SampledToken token) const;
   void use_logits(Progress& sequence, std::span<const int64_t> rows, const float* logits) const;
-  static void draw_token(Progress& sequence, int64_t row, const float* logits, int64_t vocabulary);
+  void draw_token(Progress& sequence, int64_t row, const float* logits) const;
 
   void run_mtp(std::span<Progress> sequences);
   void show_mtp(int64_t rows);
   void propose(std::span<Progress> sequences, std::span<const int64_t> last_rows);
   void propose_tokens(std::span<Progress* const> sequences, std::span<const int64_t> rows);
+  void propose_on_device(std::span<Progress* const> sequences, std::span<const int64_t> rows);
 
   const Config& config_;
   Passes& passes_;

@@ -8,7 +8,9 @@
 #include "model/cache_shape.h"
 #include "model/config.h"
 #include "ops/attention/attention.h"
+#include "ops/attention/paged_attention_cuda.h"
 #include "ops/batch_cuda.h"
+#include "ops/gated_delta/delta_layer_cuda.h"
 
 namespace qnext::backend::cuda {
 
@@ -17,43 +19,60 @@ constexpr int64_t page_tokens = 64;
 
 ops::AttentionShape attention_shape(const Config& config);
 
-// Pages of all attention layers, one region a layer: [layers][pages][K then V].
+// Pages of all attention layers, one region a layer: [layers][pages]. What lies inside a page is
+// the kernels' affair.
 class KvPages {
  public:
   KvPages() = default;
-  KvPages(const Config& config, bool with_mtp, DType dtype, int32_t pages);
+  // page_bytes: of one page over all layers.
+  KvPages(int64_t layers, size_t page_bytes, DType dtype, int32_t pages);
 
-  ops::KvCache layer(int64_t index) const;  // attention layers in order, the MTP head's last
+  // Attention layers in order, the MTP head's last; as the plain kernels and as the paged ones see
+  // it.
+  ops::KvCache layer(int64_t index) const;
+  ops::cuda::PagedCache paged_layer(int64_t index) const;
   int32_t count() const { return pages_; }
 
  private:
+  std::byte* base(int64_t index) const {
+    return memory_.data() + static_cast<size_t>(index) * static_cast<size_t>(pages_) * page_bytes_;
+  }
+
   DeviceBuffer memory_;
   size_t page_bytes_ = 0;  // of one layer
   int32_t pages_ = 0;
   DType dtype_ = DType::f32;
 };
 
-// Slots of all Gated DeltaNet layers: [slots][layers][convolution inputs, S].
+// Slots of all Gated DeltaNet layers: [slots][layers][convolution inputs in fp32, S].
 class StateSlots {
  public:
   StateSlots() = default;
-  StateSlots(const Config& config, int32_t slots);
+  // dtype: of S; f32 or bf16.
+  StateSlots(const Config& config, DType dtype, int32_t slots);
+  static size_t slot_bytes(const Config& config, DType dtype);
 
-  ops::cuda::States conv(int64_t layer) const { return at(layer, 0); }
-  ops::cuda::States delta(int64_t layer) const { return at(layer, shape_.conv_floats); }
+  ops::cuda::States conv(int64_t layer) const;
+  // S in fp32, as the plain kernels take it; in any type, as the tensor-core kernels do.
+  ops::cuda::States delta(int64_t layer) const;
+  ops::cuda::DeltaStates delta_states(int64_t layer) const;
+
   std::byte* bytes(int32_t slot) const {
-    return memory_.data() + static_cast<size_t>(slot) * shape_.bytes();
+    return memory_.data() + static_cast<size_t>(slot) * slot_bytes_;
   }
+  size_t layer_bytes() const { return layer_bytes_; }
   int32_t count() const { return slots_; }
 
  private:
-  ops::cuda::States at(int64_t layer, int64_t offset) const {
-    return {memory_.as<float>() + layer * shape_.layer_floats() + offset,
-            shape_.layers * shape_.layer_floats()};
+  std::byte* layer(int64_t index) const {
+    return memory_.data() + static_cast<size_t>(index) * layer_bytes_;
   }
 
-  StateShape shape_;
   DeviceBuffer memory_;
+  DType dtype_ = DType::f32;
+  size_t conv_bytes_ = 0;  // of a layer
+  size_t layer_bytes_ = 0;
+  size_t slot_bytes_ = 0;
   int32_t slots_ = 0;
 };
 

@@ -1,5 +1,7 @@
-// One NVIDIA GPU behind backend/step.h: the plain, eager backend. Activations and sums are fp32,
-// weights stay in the type that the checkpoint stores; tokens are drawn on the host.
+// One NVIDIA GPU behind backend/step.h, in two ways. `eager`: fp32 activations and sums, weights in
+// the type that is stored, kernel after kernel, tokens drawn on the host: what the other is judged
+// by. `graph`: tensor cores over packed weights, bf16 activations, captured graphs, tokens drawn on
+// the GPU.
 #pragma once
 
 #include <cstddef>
@@ -16,9 +18,14 @@
 namespace qnext::backend {
 
 struct CudaOptions {
-  int threads = 0;              // that read and check weights, and draw; 0: one for each core
-  DType kv_dtype = DType::f32;  // f32 or bf16
-  bool load_mtp = true;         // false: as if the checkpoint had no MTP head
+  int threads = 0;  // that read and check weights, and draw; 0: one for each core
+  // Hold the matrices as q4_0 or f8_e4m3, quantised at load. None: in the type that is stored.
+  std::optional<DType> quantize = {};
+  DType kv_dtype = DType::f32;     // f32 (bf16 on the path graph), bf16 or f8_e4m3
+  DType state_dtype = DType::f32;  // S of the Gated DeltaNet layers: f32 or bf16
+  enum class Path { eager, graph };
+  Path path = Path::graph;
+  bool load_mtp = true;  // false: as if the checkpoint had no MTP head
   // Called while weights are read, with bytes of the checkpoint; from one thread at a time, not
   // always the same.
   std::function<void(size_t done, size_t total)> progress = {};
@@ -31,5 +38,9 @@ std::optional<std::string> why_no_cuda();
 // weights that are not finite, on lack of memory and where why_no_cuda() has a reason.
 std::unique_ptr<Backend> make_cuda_backend(const Checkpoint& checkpoint, const Config& config,
                                            const CudaOptions& options);
+
+// Random weights of the model's shapes, made on the GPU: for timing a model whose checkpoint is not
+// at hand. Only on the path `graph`.
+std::unique_ptr<Backend> make_random_cuda_backend(const Config& config, const CudaOptions& options);
 
 }  // namespace qnext::backend

@@ -22,8 +22,8 @@ DeviceStore::~DeviceStore() {
 
 std::byte* DeviceStore::reserve(size_t bytes) {
   matrices_ = DeviceBuffer(bytes,
-                           "the weights; use a checkpoint in FP8 or a smaller one, leave "
-                           "--speculate out, or run with --device cpu");
+                           "the weights; take --quantize f8 or q4_0, leave --speculate out, or run "
+                           "with --device cpu");
   return matrices_.data();
 }
 

@@ -46,6 +46,7 @@ int32_t draw_token(uint64_t history, int64_t position, const ops::SamplingParame
 
 FakeBackend::FakeBackend(const FakeOptions& wanted) : options(wanted) {
   config_.vocabulary_size = options.vocabulary;
+  config_.layers.resize(48);
   config_.max_position_embeddings = options.context;
   config_.eos_token_ids = options.eos_token_ids;
   capabilities_.device = "fake";
@@ -150,11 +151,16 @@ std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep
     if (slot != backend::no_slot) slots_[static_cast<size_t>(slot)] = {true, history, position + 1};
 
     if (!step.draw || row < rows - 1 - step.drafts || !right) continue;
-    const int32_t next = draw_token(history, position + 1, *step.sampling,
-                                    digest_counts(*step.sampling, counts), options.vocabulary);
+    int32_t next = draw_token(history, position + 1, *step.sampling,
+                              digest_counts(*step.sampling, counts), options.vocabulary);
+    const bool judges = row + 1 < rows;  // the draft behind it
+    if (judges && row - (rows - 1 - step.drafts) < step.force_accepted)
+      next = step.tokens[static_cast<size_t>(row) + 1];
     drawn.push_back({.token = next, .logprob = -1, .top = {}});
     counts.add(next, true);
-    right = row + 1 < rows && step.tokens[static_cast<size_t>(row) + 1] == next;
+    right = judges && step.tokens[static_cast<size_t>(row) + 1] == next;
+    if (judges && step.force_accepted >= 0)
+      right = row - (rows - 1 - step.drafts) < step.force_accepted;
   }
   return drawn;
 }
@@ -241,11 +247,12 @@ std::vector<backend::SequenceResult> FakeBackend::step(const backend::Batch& bat
     fail("{}", text);
   }
   check_batch(batch);
+  if (options.seconds) clock += options.seconds(batch);
   std::vector<SeenSequence>& seen = steps.emplace_back();
   std::vector<backend::SequenceResult> results;
   for (const backend::SequenceStep& step : batch.sequences) {
     seen.push_back({step.first_position, static_cast<int32_t>(step.tokens.size()), step.drafts,
-                    step.draw, step.answer, step.tokens[0]});
+                    step.draw, step.answer, step.mtp, step.tokens[0]});
     results.push_back(run_sequence(step));
   }
   return results;

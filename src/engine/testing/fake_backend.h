@@ -36,6 +36,8 @@ struct FakeOptions {
   // The share of proposed tokens that are right. Below zero: a proposal is now and then cut short
   // too.
   double acceptance = 0.7;
+  // What a step takes on the fake clock, in seconds; null: nothing.
+  std::function<double(const backend::Batch&)> seconds = nullptr;
   // Histories that this sequence step must fail on; null: none.
   std::function<bool(std::span<const int32_t> history)> fails = nullptr;
 };
@@ -57,6 +59,7 @@ class FakeBackend : public backend::Backend {
   double measure_read_bandwidth() override { return 1; }
 
   FakeOptions options;
+  double clock = 0;  // seconds
   // The next step throws this and does nothing.
   std::optional<std::string> throw_next;
   // What the steps were, for tests of the policy.
@@ -66,6 +69,7 @@ class FakeBackend : public backend::Backend {
     int32_t drafts = 0;
     bool draw = false;
     bool answer = false;
+    bool mtp = false;
     int32_t first_token = 0;
   };
   std::vector<std::vector<SeenSequence>> steps;

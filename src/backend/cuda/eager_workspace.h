@@ -9,9 +9,9 @@
 
 namespace qnext::backend::cuda {
 
-struct Workspace {
-  Workspace() = default;
-  Workspace(const Config& config, int64_t rows, bool has_mtp);
+struct EagerWorkspace {
+  EagerWorkspace() = default;
+  EagerWorkspace(const Config& config, int64_t rows, bool has_mtp);
   static size_t bytes(const Config& config, int64_t rows, bool has_mtp);
 
   int64_t rows = 0;

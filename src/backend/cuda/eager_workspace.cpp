@@ -1,4 +1,4 @@
-#include "backend/cuda/workspace.h"
+#include "backend/cuda/eager_workspace.h"
 
 #include <algorithm>
 
@@ -10,7 +10,7 @@ namespace qnext::backend::cuda {
 
 namespace {
 
-void carve(Carver& carver, Workspace& w, const Config& c, int64_t rows, bool has_mtp) {
+void carve(Carver& carver, EagerWorkspace& w, const Config& c, int64_t rows, bool has_mtp) {
   const int64_t heads_width = c.attention_heads * c.head_dim;
   const int64_t kv_width = c.kv_heads * c.head_dim;
   const int64_t value_width = c.linear_value_width();
@@ -47,14 +47,14 @@ void carve(Carver& carver, Workspace& w, const Config& c, int64_t rows, bool has
 
 }  // namespace
 
-Workspace::Workspace(const Config& config, int64_t rows_, bool has_mtp)
+EagerWorkspace::EagerWorkspace(const Config& config, int64_t rows_, bool has_mtp)
     : memory_(bytes(config, rows_, has_mtp), "the workspace; use a smaller --prefill-chunk") {
   Carver carver(memory_.data());
   carve(carver, *this, config, rows_, has_mtp);
 }
 
-size_t Workspace::bytes(const Config& config, int64_t rows, bool has_mtp) {
-  Workspace scratch;
+size_t EagerWorkspace::bytes(const Config& config, int64_t rows, bool has_mtp) {
+  EagerWorkspace scratch;
   Carver carver(nullptr);
   carve(carver, scratch, config, rows, has_mtp);
   return carver.used();

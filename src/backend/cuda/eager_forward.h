@@ -11,20 +11,20 @@
 #include "backend/common/weights.h"
 #include "backend/cuda/caches.h"
 #include "backend/cuda/device_store.h"
-#include "backend/cuda/workspace.h"
+#include "backend/cuda/eager_workspace.h"
 #include "ops/batch_cuda.h"
 #include "ops/rope/rope.h"
 
 namespace qnext::backend::cuda {
 
-class Forward final : public Passes {
+class EagerForward final : public Passes {
  public:
   // weights: in `store`, which also takes what the kernels want beside them.
-  Forward(const Config& config, const ModelWeights& weights, DeviceStore& store,
-          const Stream& stream);
+  EagerForward(const Config& config, const ModelWeights& weights, DeviceStore& store,
+               const Stream& stream);
 
   // What the functions below work in; set before the first.
-  void attach(Workspace& workspace, KvPages& pages, StateSlots& slots);
+  void attach(EagerWorkspace& workspace, KvPages& pages, StateSlots& slots);
   void observe(Observer* observer) { observer_ = observer; }
 
   void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) override;
@@ -74,7 +74,7 @@ class Forward final : public Passes {
   Observer* observer_ = nullptr;
   Traffic traffic_;
 
-  Workspace* w_ = nullptr;
+  EagerWorkspace* w_ = nullptr;
   KvPages* pages_ = nullptr;
   StateSlots* slots_ = nullptr;
 

@@ -1,4 +1,4 @@
-#include "backend/cuda/forward.h"
+#include "backend/cuda/eager_forward.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,8 +19,8 @@
 
 namespace qnext::backend::cuda {
 
-Forward::Forward(const Config& config, const ModelWeights& weights, DeviceStore& store,
-                 const Stream& stream)
+EagerForward::EagerForward(const Config& config, const ModelWeights& weights, DeviceStore& store,
+                           const Stream& stream)
     : config_(config),
       weights_(weights),
       stream_(stream),
@@ -31,7 +31,7 @@ Forward::Forward(const Config& config, const ModelWeights& weights, DeviceStore&
   if (weights.mtp) list_experts(weights.mtp->layer.mlp, store);
 }
 
-void Forward::list_experts(const MlpWeights& weights, DeviceStore& store) {
+void EagerForward::list_experts(const MlpWeights& weights, DeviceStore& store) {
   DeviceExperts& experts = experts_.emplace_back();
   const size_t bytes = weights.experts.size() * sizeof(ops::GatedExpert);
   experts.list =
@@ -40,7 +40,7 @@ void Forward::list_experts(const MlpWeights& weights, DeviceStore& store) {
     experts.largest_width = std::max(experts.largest_width, expert.gate.rows);
 }
 
-void Forward::attach(Workspace& workspace, KvPages& pages, StateSlots& slots) {
+void EagerForward::attach(EagerWorkspace& workspace, KvPages& pages, StateSlots& slots) {
   w_ = &workspace;
   pages_ = &pages;
   slots_ = &slots;
@@ -48,7 +48,8 @@ void Forward::attach(Workspace& workspace, KvPages& pages, StateSlots& slots) {
 
 // --- passes ----------------------------------------------------------------------------------
 
-void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) {
+void EagerForward::run_model(std::span<const int32_t> tokens,
+                             std::span<const RowSequence> sequences) {
   begin(tokens, {}, sequences);
   embed(w_->x, config_.hidden_size);
   int64_t kv_index = 0, delta_index = 0;
@@ -63,9 +64,9 @@ void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequ
   end();
 }
 
-void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
-                      std::span<const int64_t> hidden_rows,
-                      std::span<const RowSequence> sequences) {
+void EagerForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
+                           std::span<const int64_t> hidden_rows,
+                           std::span<const RowSequence> sequences) {
   const MtpWeights& mtp = *weights_.mtp;
   const int64_t width = config_.hidden_size;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -84,7 +85,7 @@ void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
   end();
 }
 
-const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
+const float* EagerForward::lm_head(Hidden source, std::span<const int64_t> rows) {
   const auto count = static_cast<int64_t>(rows.size());
   QNEXT_CHECK(count <= logits_rows && count <= w_->rows);
   const int64_t width = config_.hidden_size;
@@ -101,7 +102,7 @@ const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
   return logits_.as<float>();
 }
 
-const float* Forward::mtp_hidden(int64_t rows) {
+const float* EagerForward::mtp_hidden(int64_t rows) {
   mtp_hidden_.resize(static_cast<size_t>(rows * config_.hidden_size));
   stream_.copy_to_host(mtp_hidden_.data(), w_->mtp_hidden, mtp_hidden_.size() * sizeof(float));
   stream_.wait();
@@ -111,8 +112,8 @@ const float* Forward::mtp_hidden(int64_t rows) {
 // --- pieces ----------------------------------------------------------------------------------
 
 // One array of all that the kernels ask about the batch, one copy.
-void Forward::begin(std::span<const int32_t> tokens, std::span<const int64_t> hidden_rows,
-                    std::span<const RowSequence> sequences) {
+void EagerForward::begin(std::span<const int32_t> tokens, std::span<const int64_t> hidden_rows,
+                         std::span<const RowSequence> sequences) {
   rows_ = static_cast<int64_t>(tokens.size());
   sequences_ = sequences;
   QNEXT_CHECK(w_ && rows_ <= w_->rows, "{} rows", rows_);
@@ -169,7 +170,7 @@ void Forward::begin(std::span<const int32_t> tokens, std::span<const int64_t> hi
 }
 
 // Waits for the pass, then counts the experts that it read.
-void Forward::end() {
+void EagerForward::end() {
   stream_.copy_to_host(chosen_.data(), w_->chosen, chosen_.size());
   stream_.wait();
   const auto stride = static_cast<size_t>(config_.experts + 1);
@@ -185,7 +186,7 @@ void Forward::end() {
   }
 }
 
-void Forward::show(Observed what, int index, int64_t width, const float* data) {
+void EagerForward::show(Observed what, int index, int64_t width, const float* data) {
   if (!observer_) return;
   std::vector<float> values(static_cast<size_t>(rows_ * width));
   stream_.copy_to_host(values.data(), data, values.size() * sizeof(float));
@@ -193,20 +194,20 @@ void Forward::show(Observed what, int index, int64_t width, const float* data) {
   observer_->observe(what, index, rows_, width, values.data());
 }
 
-void Forward::embed(float* out, int64_t stride) {
+void EagerForward::embed(float* out, int64_t stride) {
   const ops::WeightMatrix& table = weights_.embedding;
   ops::cuda::embed(stream_.get(), table.dtype, table.data, table.columns, tokens_, rows_, out,
                    stride);
 }
 
-void Forward::norm(const float* x, Vector weight, float* y) {
+void EagerForward::norm(const float* x, Vector weight, float* y) {
   const int64_t width = config_.hidden_size;
   ops::cuda::rms_norm(stream_.get(), x, width, weight.data(),
                       static_cast<float>(config_.rms_norm_eps), rows_, width, y, width);
 }
 
 // x and y are dense.
-void Forward::project(const float* x, const Linear& linear, float* y, bool accumulate) {
+void EagerForward::project(const float* x, const Linear& linear, float* y, bool accumulate) {
   ops::cuda::matmul(stream_.get(), x, linear.weight.columns, rows_, linear.weight,
                     linear.bias.empty() ? nullptr : linear.bias.data(), y, linear.weight.rows,
                     accumulate);
@@ -214,7 +215,8 @@ void Forward::project(const float* x, const Linear& linear, float* y, bool accum
 }
 
 // x += mixer(norm(x)); x += mlp(norm(x))
-void Forward::layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index) {
+void EagerForward::layer(const LayerWeights& weights, int index, int64_t kv_index,
+                         int64_t delta_index) {
   norm(w_->x, weights.input_norm, w_->normed);
   if (const auto* attention = std::get_if<AttentionWeights>(&weights.mixer))
     gated_attention(*attention, kv_index);
@@ -224,7 +226,7 @@ void Forward::layer(const LayerWeights& weights, int index, int64_t kv_index, in
   mlp(weights.mlp, index);
 }
 
-void Forward::gated_attention(const AttentionWeights& weights, int64_t kv_index) {
+void EagerForward::gated_attention(const AttentionWeights& weights, int64_t kv_index) {
   const int64_t d = config_.head_dim, heads_width = config_.attention_heads * d;
   const int64_t kv_width = config_.kv_heads * d;
   const ops::AttentionShape shape = attention_shape(config_);
@@ -254,7 +256,7 @@ void Forward::gated_attention(const AttentionWeights& weights, int64_t kv_index)
     traffic_.kv += static_cast<size_t>(s.first_position + s.rows) * position_bytes;
 }
 
-void Forward::gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index) {
+void EagerForward::gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index) {
   const int64_t value_heads = config_.linear_value_heads, dv = config_.linear_value_head_dim;
   const int64_t channels = config_.linear_conv_channels(), value_width = value_heads * dv;
   const ops::GatedDeltaShape shape{config_.linear_key_heads, value_heads,
@@ -284,7 +286,7 @@ void Forward::gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_in
 }
 
 // Fills the slots of every row: the router's choice, then the shared expert.
-void Forward::choose_experts(const MlpWeights& weights, int index, int64_t slots) {
+void EagerForward::choose_experts(const MlpWeights& weights, int index, int64_t slots) {
   project(w_->normed, *weights.router, w_->router_logits);
   if (weights.shared_gate) project(w_->normed, *weights.shared_gate, w_->shared_gate);
   show(Observed::router_logits, index, config_.experts, w_->router_logits);
@@ -294,7 +296,7 @@ void Forward::choose_experts(const MlpWeights& weights, int index, int64_t slots
                    w_->expert_weights, slots, chosen(index));
 }
 
-void Forward::mlp(const MlpWeights& weights, int index) {
+void EagerForward::mlp(const MlpWeights& weights, int index) {
   const int64_t width = config_.hidden_size;
   int64_t slots = 1;
   if (weights.router) {

@@ -1,0 +1,96 @@
+// Logits and draws of the tensor-core path.
+#include <algorithm>
+
+#include "backend/cuda/packed_forward.h"
+#include "base/error.h"
+#include "ops/embedding/round_rows_cuda.h"
+#include "ops/sampling/sample_cuda.h"
+
+namespace qnext::backend::cuda {
+
+using ops::cuda::StreamStore;
+
+// Logits of rows of `source` in w_->logits.
+void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows) {
+  const auto count = static_cast<int64_t>(rows.size());
+  QNEXT_CHECK(count <= packed_logits_rows);
+  const int64_t width = config_.hidden_size;
+  const std::vector<int32_t> from = places_of(source, rows);
+  std::ranges::copy(from, logits_from_.as<int32_t>());
+  stream_.copy_to_device(w_->logits_from, logits_from_.data(), from.size() * sizeof(int32_t));
+  timer_.stage(stream_, "lm_head");
+  ops::cuda::round_rows(stream_.get(),
+                        source == Hidden::model ? w_->final_hidden : w_->mtp_hidden[newest_mtp_],
+                        width, width, w_->logits_from, count, w_->logits_input, w_->hidden_stride);
+  const Product product{model_.lm_head, StreamStore::f32, w_->logits, config_.vocabulary_size};
+  ops::cuda::StreamInput input;
+  input.values = w_->logits_input;
+  input.stride = w_->hidden_stride;
+  ops::cuda::stream_matmul(stream_.get(), input, count, &product, 1);
+  traffic_.weights += static_cast<size_t>(model_.lm_head.bytes());
+}
+
+const float* PackedForward::lm_head(Hidden source, std::span<const int64_t> rows) {
+  compute_logits(source, rows);
+  stream_.copy_to_host(logits_.data(), w_->logits,
+                       rows.size() * static_cast<size_t>(config_.vocabulary_size) * sizeof(float));
+  timer_.stage(stream_, nullptr);
+  stream_.wait();
+  return logits_.as<float>();
+}
+
+// Penalties depend on which drafts were accepted, logprobs are wanted on the host anyway.
+bool PackedForward::can_draw(const ops::SamplingParameters& sampling) const {
+  return sampling.logprobs < 0 && sampling.logit_bias.empty() && sampling.presence_penalty == 0 &&
+         sampling.frequency_penalty == 0 && sampling.repetition_penalty == 1 &&
+         config_.vocabulary_size <= ops::cuda::widest_sampled_vocabulary;
+}
+
+void PackedForward::draw(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens) {
+  for (size_t begin = 0; begin < draws.size(); begin += packed_logits_rows) {
+    const size_t count = std::min<size_t>(packed_logits_rows, draws.size() - begin);
+    draw_group(source, draws.subspan(begin, count), tokens.subspan(begin, count));
+  }
+}
+
+void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
+                               std::span<int32_t> tokens) {
+  const auto count = static_cast<int64_t>(draws.size());
+  const int64_t vocabulary = config_.vocabulary_size;
+  std::vector<int64_t> rows;
+  for (const RowDraw& one : draws) rows.push_back(one.row);
+  compute_logits(source, rows);
+  timer_.stage(stream_, "sampling");
+  const bool greedy =
+      std::ranges::all_of(draws, [](const RowDraw& one) { return one.sampling->temperature == 0; });
+  if (greedy) {
+    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->drawn);
+  } else {
+    std::vector<ops::cuda::LogitChange> no_changes;
+    auto* samplers = samplers_.as<ops::cuda::RowSampling>();
+    for (size_t i = 0; i < draws.size(); ++i)
+      samplers[i] = ops::cuda::row_sampling(*draws[i].sampling, {}, vocabulary, draws[i].position,
+                                            no_changes);
+    stream_.copy_to_device(w_->samplers, samplers, draws.size() * sizeof(ops::cuda::RowSampling));
+    ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->samplers,
+                           nullptr, w_->drawn);
+  }
+  stream_.copy_to_host(drawn_.data(), w_->drawn, draws.size() * sizeof(int32_t));
+  timer_.stage(stream_, nullptr);
+  stream_.wait();
+  std::copy_n(drawn_.as<int32_t>(), count, tokens.begin());
+}
+
+const float* PackedForward::mtp_hidden(int64_t rows) {
+  const auto width = static_cast<size_t>(config_.hidden_size);
+  std::vector<float> values(static_cast<size_t>(rows) * width);
+  stream_.copy_to_host(values.data(), w_->mtp_hidden[newest_mtp_], values.size() * sizeof(float));
+  stream_.wait();
+  mtp_hidden_.resize(values.size());
+  for (size_t row = 0; row < static_cast<size_t>(rows); ++row)
+    std::copy_n(values.begin() + static_cast<int64_t>(static_cast<size_t>(mtp_place_[row]) * width),
+                width, mtp_hidden_.begin() + static_cast<int64_t>(row * width));
+  return mtp_hidden_.data();
+}
+
+}  // namespace qnext::backend::cuda

@@ -1,0 +1,452 @@
+#include "backend/cuda/packed_forward.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "backend/common/rope_table.h"
+#include "backend/cuda/packed_shapes.h"
+#include "base/error.h"
+#include "model/cache_shape.h"
+#include "ops/causal_conv/causal_conv_cuda.h"
+#include "ops/embedding/embed_rows_cuda.h"
+#include "ops/embedding/round_rows_cuda.h"
+#include "ops/gated_delta/chunked_delta_cuda.h"
+#include "ops/gated_delta/decode_delta_cuda.h"
+#include "ops/gated_delta/gated_delta_cuda.h"
+#include "ops/matmul/prompt_matmul_cuda.h"
+#include "ops/moe/prompt_experts_cuda.h"
+#include "ops/moe/stream_experts_cuda.h"
+#include "ops/rms_norm/rms_norm_cuda.h"
+#include "ops/rms_norm/row_norms_cuda.h"
+#include "ops/rope/rope_cuda.h"
+
+namespace qnext::backend::cuda {
+
+namespace {
+
+using ops::cuda::StreamStore;
+
+// One row's norm is cheaper in each block of the product that wants it than in a kernel of its own;
+// from two rows on it is the other way round (docs/performance.md). The bits are the same.
+constexpr int64_t most_fused_norm_rows = 1;
+static_assert(most_fused_norm_rows <= ops::cuda::most_normed_stream_rows);
+
+// Contexts are rounded up, so that one graph serves many steps.
+int64_t rounded_context(int64_t positions) {
+  return static_cast<int64_t>(
+      std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(positions, 1024))));
+}
+
+ops::cuda::DeltaLayer delta_layer(const Config& config, const PackedDelta& weights) {
+  ops::cuda::DeltaLayer layer = delta_shape(config);
+  layer.conv_weight = weights.conv.data();
+  layer.a_log = weights.a_log.data();
+  layer.dt_bias = weights.dt_bias.data();
+  layer.norm_weight = weights.norm.data();
+  return layer;
+}
+
+ops::cuda::PromptOutput prompt_output(const ops::cuda::StreamProduct& product) {
+  using Kind = ops::cuda::PromptOutput::Kind;
+  const Kind kind = product.store == StreamStore::bf16  ? Kind::bf16_store
+                    : product.store == StreamStore::f32 ? Kind::fp32_store
+                                                        : Kind::fp32_add;
+  return {kind, product.y, product.stride};
+}
+
+}  // namespace
+
+PackedForward::PackedForward(const Config& config, const PackedModel& model, DeviceStore& store,
+                             ops::cuda::KvFormat kv_format, const Stream& stream)
+    : config_(config),
+      model_(model),
+      stream_(stream),
+      rope_(rope_table(config)),
+      inverse_frequency_(store.keep(rope_.inverse_frequency)),
+      paged_shape_{config.attention_heads, config.kv_heads, config.head_dim, kv_format},
+      expert_traffic_(model, config, store),
+      logits_(static_cast<size_t>(logits_rows * config.vocabulary_size) * sizeof(float)),
+      logits_from_(packed_logits_rows * sizeof(int32_t)),
+      drawn_(packed_logits_rows * sizeof(int32_t)),
+      samplers_(packed_logits_rows * sizeof(ops::cuda::RowSampling)) {}
+
+void PackedForward::attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots) {
+  w_ = &workspace;
+  pages_ = &pages;
+  slots_ = &slots;
+  graphs_.clear();
+}
+
+// --- passes ----------------------------------------------------------------------------------
+
+void PackedForward::run_model(std::span<const int32_t> tokens,
+                              std::span<const RowSequence> sequences) {
+  model_place_.assign(tokens.size(), 0);
+  int64_t first = 0;
+  for (const PassPlan& plan : plan_passes(sequences)) {
+    const std::vector<int32_t> pass_tokens = gather(plan, tokens);
+    remember_places(plan, first, model_place_);
+    run(plan, pass_tokens, {}, {false, nullptr, w_->final_hidden + first * config_.hidden_size});
+    first += plan.rows;
+  }
+  if (observer_) shown_.deliver(static_cast<int64_t>(tokens.size()), *observer_);
+}
+
+void PackedForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
+                            std::span<const int64_t> hidden_rows,
+                            std::span<const RowSequence> sequences) {
+  const std::vector<int32_t> hidden = places_of(source, hidden_rows);
+  const float* from = source == Hidden::model ? w_->final_hidden : w_->mtp_hidden[newest_mtp_];
+  float* to = w_->mtp_hidden[1 - newest_mtp_];
+  mtp_place_.assign(next_tokens.size(), 0);
+  int64_t first = 0;
+  for (const PassPlan& plan : plan_passes(sequences)) {
+    const std::vector<int32_t> pass_tokens = gather(plan, next_tokens);
+    const std::vector<int32_t> pass_hidden = gather(plan, std::span<const int32_t>(hidden));
+    remember_places(plan, first, mtp_place_);
+    run(plan, pass_tokens, pass_hidden, {true, from, to + first * config_.hidden_size});
+    first += plan.rows;
+  }
+  if (observer_) shown_.deliver(static_cast<int64_t>(next_tokens.size()), *observer_);
+  newest_mtp_ = 1 - newest_mtp_;
+}
+
+// The values of the plan's rows, in its order.
+std::vector<int32_t> PackedForward::gather(const PassPlan& plan, std::span<const int32_t> values) {
+  std::vector<int32_t> out;
+  for (const PassSequence& s : plan.sequences) {
+    const auto rows =
+        values.subspan(static_cast<size_t>(s.driver_row), static_cast<size_t>(s.rows.rows));
+    out.insert(out.end(), rows.begin(), rows.end());
+  }
+  return out;
+}
+
+void PackedForward::remember_places(const PassPlan& plan, int64_t first,
+                                    std::vector<int32_t>& places) {
+  for (const PassSequence& s : plan.sequences)
+    for (int64_t i = 0; i < s.rows.rows; ++i)
+      places[static_cast<size_t>(s.driver_row + i)] =
+          static_cast<int32_t>(first + s.rows.first_row + i);
+}
+
+std::vector<int32_t> PackedForward::places_of(Hidden source, std::span<const int64_t> rows) const {
+  const std::vector<int32_t>& places = source == Hidden::model ? model_place_ : mtp_place_;
+  std::vector<int32_t> out;
+  for (const int64_t row : rows) out.push_back(places[static_cast<size_t>(row)]);
+  return out;
+}
+
+// A pass of answers is replayed as a graph, unless somebody looks in between.
+void PackedForward::run(const PassPlan& plan, std::span<const int32_t> tokens,
+                        std::span<const int32_t> hidden_rows, const PassEnds& ends) {
+  QNEXT_CHECK(w_ && plan.rows <= w_->rows, "{} rows", plan.rows);
+  plan_ = &plan;
+  answer_ = plan.answer;
+  rows_ = plan.rows;
+  longest_ = plan.answer ? rounded_context(plan.longest) : plan.longest;
+  most_rows_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(plan.most_rows)));
+  reserve_attention();
+  pass_ = arrays_.upload(stream_, plan, tokens, hidden_rows);
+  if (arrays_.generation() != graph_generation_) {
+    graphs_.clear();
+    graph_generation_ = arrays_.generation();
+  }
+  if (!plan.answer || observer_ || timer_.on()) {
+    pass(ends);
+  } else {
+    const GraphCache::Key key = {rows_,
+                                 pass_.batch.sequences,
+                                 longest_,
+                                 most_rows_,
+                                 ends.mtp,
+                                 reinterpret_cast<intptr_t>(ends.hidden_in),
+                                 reinterpret_cast<intptr_t>(ends.hidden_out)};
+    graphs_.run(stream_, key, [&] { pass(ends); });
+  }
+  count_traffic(plan, ends.mtp);
+}
+
+// Its need depends on the longest sequence of a batch, which the reservation does not tell.
+void PackedForward::reserve_attention() {
+  if (!answer_) return;
+  const size_t bytes = attention_bytes(config_, rows_, longest_);
+  if (bytes <= attention_.size()) return;
+  stream_.wait();
+  graphs_.clear();
+  attention_ = {};
+  attention_ = DeviceBuffer(bytes, "attention over long contexts; run fewer sequences at once");
+}
+
+void PackedForward::pass(const PassEnds& ends) {
+  timer_.stage(stream_, "embedding and angles");
+  ops::cuda::rope_angles(stream_.get(), pass_.batch, inverse_frequency_.data(),
+                         rope_.rotary_dims / 2, rope_.attention_factor, w_->cosine, w_->sine);
+  expert_traffic_.begin(stream_, w_->chosen);
+  if (ends.mtp)
+    mtp_pass(ends);
+  else
+    model_pass(ends);
+  expert_traffic_.end(stream_, w_->chosen);
+  timer_.stage(stream_, nullptr);
+}
+
+void PackedForward::model_pass(const PassEnds& ends) {
+  const ops::WeightMatrix& table = model_.embedding;
+  const int64_t width = config_.hidden_size;
+  ops::cuda::embed_rows(stream_.get(), table.dtype, table.data, table.rows, width, pass_.tokens,
+                        rows_, w_->x, width);
+  int64_t kv_index = 0, delta_index = 0;
+  for (size_t i = 0; i < model_.layers.size(); ++i) {
+    show(Observed::residual, static_cast<int>(i), width, w_->x);
+    layer(model_.layers[i], static_cast<int>(i), kv_index, delta_index);
+    ++(config_.layers[i].mixer == Mixer::full_attention ? kv_index : delta_index);
+  }
+  timer_.stage(stream_, "final norm");
+  ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, model_.norm.data(), eps(), rows_,
+                           width, ends.hidden_out, width);
+  show(Observed::residual, static_cast<int>(model_.layers.size()), width, ends.hidden_out);
+}
+
+void PackedForward::mtp_pass(const PassEnds& ends) {
+  const PackedMtp& mtp = *model_.mtp;
+  const int64_t width = config_.hidden_size;
+  ops::cuda::MtpInput input;
+  input.dtype = model_.embedding.dtype;
+  input.table = model_.embedding.data;
+  input.vocabulary = model_.embedding.rows;
+  input.tokens = pass_.tokens;
+  input.embedding_weight = mtp.embedding_norm.data();
+  input.hidden = ends.hidden_in;
+  input.hidden_stride = width;
+  input.row_of = pass_.hidden_rows;
+  input.hidden_weight = mtp.hidden_norm.data();
+  input.eps = eps();
+  ops::cuda::mtp_input_rows(stream_.get(), input, rows_, width, w_->mtp_input, w_->mtp_stride);
+  timer_.stage(stream_, "mtp fc");
+  const Product fc{mtp.fc, StreamStore::f32, w_->x, width};
+  project(w_->mtp_input, w_->mtp_stride, {&fc, 1});
+  layer(mtp.layer, -1, kv_layers(config_, false), 0);
+  timer_.stage(stream_, "final norm");
+  ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, mtp.norm.data(), eps(), rows_,
+                           width, ends.hidden_out, width);
+}
+
+// x += mixer(norm(x)); x += mlp(norm(x))
+void PackedForward::layer(const PackedLayer& weights, int index, int64_t kv_index,
+                          int64_t delta_index) {
+  if (const auto* attention = std::get_if<PackedAttention>(&weights.mixer))
+    gated_attention(weights.input_norm, *attention, kv_index);
+  else
+    gated_delta_net(weights.input_norm, std::get<PackedDelta>(weights.mixer), delta_index);
+  mlp(weights, index);
+}
+
+// --- products --------------------------------------------------------------------------------
+
+// Several products of norm(x); `keep`: the normed rows are wanted afterwards too.
+void PackedForward::project_normed(Vector weight, std::span<const Product> products, bool keep) {
+  const int64_t width = config_.hidden_size;
+  if (!answer_ || rows_ > most_fused_norm_rows) {
+    ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, weight.data(), eps(), rows_,
+                             width, w_->normed, w_->hidden_stride);
+    project(w_->normed, w_->hidden_stride, products);
+    return;
+  }
+  ops::cuda::StreamInput input;
+  input.residual = w_->x;
+  input.residual_stride = width;
+  input.norm_weight = weight.data();
+  input.eps = eps();
+  if (keep) {
+    input.normed = w_->normed;
+    input.normed_stride = w_->hidden_stride;
+  }
+  ops::cuda::stream_matmul(stream_.get(), input, rows_, products.data(),
+                           static_cast<int>(products.size()));
+}
+
+void PackedForward::project(const Bf16* x, int64_t stride, std::span<const Product> products) {
+  if (answer_) {
+    ops::cuda::StreamInput input;
+    input.values = x;
+    input.stride = stride;
+    ops::cuda::stream_matmul(stream_.get(), input, rows_, products.data(),
+                             static_cast<int>(products.size()));
+    return;
+  }
+  for (const Product& product : products)
+    ops::cuda::prompt_matmul(stream_.get(), x, stride, rows_, product.weight,
+                             prompt_output(product));
+}
+
+// x += mixed w^T
+void PackedForward::add_to_residual(const PackedMatrix& weight) {
+  const Product product{weight, StreamStore::add_f32, w_->x, config_.hidden_size};
+  project(w_->mixed, w_->mixed_stride, {&product, 1});
+}
+
+// --- mixers ----------------------------------------------------------------------------------
+
+void PackedForward::gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index) {
+  const int64_t d = config_.head_dim, stride = w_->projected_stride;
+  Bf16* q = w_->projected;
+  Bf16* k = q + weights.q.rows;
+  Bf16* v = k + weights.k.rows;
+  timer_.stage(stream_, "attention q, k, v");
+  const Product products[] = {{weights.q, StreamStore::bf16, q, stride},
+                              {weights.k, StreamStore::bf16, k, stride},
+                              {weights.v, StreamStore::bf16, v, stride}};
+  project_normed(norm, products, false);
+
+  timer_.stage(stream_, "attention");
+  ops::cuda::PagedProjections projections;
+  projections.q_gate = q;
+  projections.k = k;
+  projections.v = v;
+  projections.q_gate_stride = projections.k_stride = projections.v_stride = stride;
+  projections.q_norm = weights.q_norm.data();
+  projections.k_norm = weights.k_norm.data();
+  projections.eps = eps();
+  projections.cosine = w_->cosine;
+  projections.sine = w_->sine;
+  projections.half = rope_.rotary_dims / 2;
+  const ops::cuda::PagedCache cache = pages_->paged_layer(kv_index);
+  ops::cuda::paged_prepare(stream_.get(), pass_.batch, paged_shape_, cache, projections,
+                           w_->queries, w_->queries_stride);
+  ops::cuda::PagedAttention inputs;
+  inputs.q = w_->queries;
+  inputs.q_stride = w_->queries_stride;
+  inputs.gate = q + d;
+  inputs.gate_stride = stride;
+  inputs.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+  inputs.out = w_->mixed;
+  inputs.out_stride = w_->mixed_stride;
+  if (answer_)
+    ops::cuda::paged_attention_answer(stream_.get(), pass_.batch, paged_shape_, cache, inputs,
+                                      most_rows_, longest_, attention_.data());
+  else
+    ops::cuda::paged_attention_prompt(stream_.get(), pass_.batch, paged_shape_, cache, inputs,
+                                      rows_);
+  timer_.stage(stream_, "attention out");
+  add_to_residual(weights.o);
+}
+
+void PackedForward::gated_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index) {
+  const ops::cuda::DeltaLayer layer = delta_layer(config_, weights);
+  if (!has_fast_delta(config_)) {
+    plain_delta_net(norm, weights, delta_index);
+    return;
+  }
+  const int64_t ba_width = 2 * config_.linear_value_heads;
+  timer_.stage(stream_, "delta q, k, v, z");
+  const Product products[] = {
+      {weights.qkvz, StreamStore::bf16, w_->projected, w_->projected_stride},
+      {weights.ba, StreamStore::f32, w_->ba, ba_width}};
+  project_normed(norm, products, false);
+  timer_.stage(stream_, "delta rule");
+  const ops::cuda::DeltaRows rows{w_->projected, w_->projected_stride, w_->ba, ba_width};
+  const ops::cuda::DeltaStates states = slots_->delta_states(delta_index);
+  if (answer_)
+    ops::cuda::decode_delta(stream_.get(), pass_.batch, layer, rows, slots_->conv(delta_index),
+                            states, true, w_->mixed, w_->mixed_stride);
+  else
+    ops::cuda::chunked_delta(stream_.get(), pass_.batch, layer, rows, slots_->conv(delta_index),
+                             states, w_->mixed, w_->mixed_stride, w_->delta);
+  timer_.stage(stream_, "delta out");
+  add_to_residual(weights.out);
+}
+
+// Head sizes that the tensor-core kernels do not take: the plain kernels in fp32.
+void PackedForward::plain_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index) {
+  const ops::GatedDeltaShape shape = delta_shape(config_).shape;
+  const int64_t channels = config_.linear_conv_channels();
+  const int64_t value_width = config_.linear_value_width();
+  const PlainDelta& plain = w_->plain_delta;
+  timer_.stage(stream_, "delta q, k, v, z");
+  const Product products[] = {
+      {weights.qkvz, StreamStore::f32, plain.qkvz, weights.qkvz.rows},
+      {weights.ba, StreamStore::f32, w_->ba, 2 * config_.linear_value_heads}};
+  project_normed(norm, products, false);
+  timer_.stage(stream_, "delta rule");
+  ops::cuda::ungroup_projections(stream_.get(), shape, rows_, plain.qkvz, w_->ba, plain.conv_in,
+                                 plain.z, plain.a, plain.b);
+  ops::cuda::causal_conv(stream_.get(), pass_.batch, plain.conv_in, channels, weights.conv.data(),
+                         channels, config_.linear_conv_width, slots_->conv(delta_index),
+                         plain.conv_out, channels);
+  ops::cuda::gated_delta(stream_.get(), pass_.batch, shape,
+                         {plain.conv_out, channels, plain.a, plain.b, shape.value_heads,
+                          weights.a_log.data(), weights.dt_bias.data()},
+                         slots_->delta(delta_index), plain.mixed, value_width);
+  ops::cuda::gated_rms_norm(stream_.get(), plain.mixed, plain.z, weights.norm.data(), eps(),
+                            rows_ * shape.value_heads, shape.value_dim, plain.mixed);
+  ops::cuda::round_rows(stream_.get(), plain.mixed, value_width, value_width, nullptr, rows_,
+                        w_->mixed, w_->mixed_stride);
+  timer_.stage(stream_, "delta out");
+  add_to_residual(weights.out);
+}
+
+// --- experts ---------------------------------------------------------------------------------
+
+// Where routing reads and writes; a dense layer is one shared expert without a gate.
+ops::cuda::Routing PackedForward::routing(const PackedMlp& weights, int index) const {
+  ops::cuda::Routing out;
+  out.shared = !weights.router || weights.shared_gate.has_value();
+  out.ids = w_->expert_ids;
+  out.weights = w_->expert_weights;
+  out.chosen = chosen(index);
+  if (!weights.router) return out;
+  out.experts = config_.experts;
+  out.top_k = config_.experts_per_token;
+  out.renormalize = config_.norm_topk_prob;
+  out.logits = w_->router_logits;
+  out.logit_stride = config_.experts;
+  if (weights.shared_gate) out.shared_gate = w_->shared_gate;
+  return out;
+}
+
+void PackedForward::mlp(const PackedLayer& layer, int index) {
+  const PackedMlp& weights = layer.mlp;
+  timer_.stage(stream_, "router");
+  std::vector<Product> products;
+  if (weights.router)
+    products.push_back({*weights.router, StreamStore::f32, w_->router_logits, config_.experts});
+  if (weights.shared_gate)
+    products.push_back({*weights.shared_gate, StreamStore::f32, w_->shared_gate, 1});
+  if (products.empty())
+    ops::cuda::rms_norm_rows(stream_.get(), w_->x, config_.hidden_size, nullptr,
+                             layer.post_attention_norm.data(), eps(), rows_, config_.hidden_size,
+                             w_->normed, w_->hidden_stride);
+  else
+    project_normed(layer.post_attention_norm, products, true);
+  if (weights.router) show(Observed::router_logits, index, config_.experts, w_->router_logits);
+
+  const ops::cuda::Routing choice = routing(weights, index);
+  timer_.stage(stream_, "experts");
+  if (answer_)
+    ops::cuda::stream_experts(stream_.get(), weights.experts, choice, rows_, w_->normed,
+                              w_->hidden_stride, w_->x, config_.hidden_size, w_->experts);
+  else
+    prompt_mlp(weights.experts, choice);
+}
+
+void PackedForward::prompt_mlp(const ops::cuda::PackedExperts& experts,
+                               const ops::cuda::Routing& choice) {
+  ops::cuda::route_experts(stream_.get(), choice, rows_);
+  ops::cuda::prompt_experts(stream_.get(), w_->normed, w_->hidden_stride, rows_, experts,
+                            choice.ids, choice.weights, choice.slots(), w_->x, config_.hidden_size,
+                            w_->experts);
+}
+
+// --- looking in ------------------------------------------------------------------------------
+
+void PackedForward::show(Observed what, int index, int64_t width, const float* data) {
+  if (!observer_) return;
+  std::vector<float> values(static_cast<size_t>(rows_ * width));
+  stream_.copy_to_host(values.data(), data, values.size() * sizeof(float));
+  stream_.wait();
+  shown_.add(*plan_, what, index, width, values);
+}
+
+}  // namespace qnext::backend::cuda

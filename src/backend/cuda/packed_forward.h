@@ -1,0 +1,133 @@
+// The layers of the model on tensor cores: packed weights, bf16 activations between kernels, fp32
+// sums and residual stream. Rows of answers run as captured graphs of kernels that stream weights;
+// rows of prompts as kernels for many rows, launched one by one. The body reads like the
+// description of the model (docs/model.md); the sums are in ops/.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/common/passes.h"
+#include "backend/cuda/caches.h"
+#include "backend/cuda/device_store.h"
+#include "backend/cuda/expert_traffic.h"
+#include "backend/cuda/graph_cache.h"
+#include "backend/cuda/packed_weights.h"
+#include "backend/cuda/packed_workspace.h"
+#include "backend/cuda/pass_arrays.h"
+#include "backend/cuda/pass_plan.h"
+#include "backend/cuda/shown_rows.h"
+#include "backend/cuda/stage_timer.h"
+#include "ops/attention/paged_attention_cuda.h"
+#include "ops/matmul/stream_matmul_cuda.h"
+#include "ops/moe/route_cuda.h"
+#include "ops/rope/rope.h"
+
+namespace qnext::backend::cuda {
+
+class PackedForward final : public Passes {
+ public:
+  PackedForward(const Config& config, const PackedModel& model, DeviceStore& store,
+                ops::cuda::KvFormat kv_format, const Stream& stream);
+
+  // What the functions below work in; set before the first.
+  void attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots);
+  void observe(Observer* observer) { observer_ = observer; }
+  StageTimer& timer() { return timer_; }
+
+  void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) override;
+  void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
+               std::span<const int64_t> hidden_rows,
+               std::span<const RowSequence> sequences) override;
+  const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
+  bool can_draw(const ops::SamplingParameters& sampling) const override;
+  void draw(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens) override;
+  const float* mtp_hidden(int64_t rows) override;
+
+  const Traffic& traffic();
+
+ private:
+  using Product = ops::cuda::StreamProduct;
+  // Where a pass takes the MTP head's hidden rows from, and where its own go.
+  struct PassEnds {
+    bool mtp = false;
+    const float* hidden_in = nullptr;  // [all rows of the source, hidden]
+    float* hidden_out = nullptr;       // [rows, hidden]
+  };
+
+  static std::vector<int32_t> gather(const PassPlan& plan, std::span<const int32_t> values);
+  static void remember_places(const PassPlan& plan, int64_t first, std::vector<int32_t>& places);
+  std::vector<int32_t> places_of(Hidden source, std::span<const int64_t> rows) const;
+
+  void run(const PassPlan& plan, std::span<const int32_t> tokens,
+           std::span<const int32_t> hidden_rows, const PassEnds& ends);
+  void reserve_attention();
+  void pass(const PassEnds& ends);
+  void model_pass(const PassEnds& ends);
+  void mtp_pass(const PassEnds& ends);
+  void layer(const PackedLayer& weights, int index, int64_t kv_index, int64_t delta_index);
+  void gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index);
+  void gated_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
+  void plain_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
+  void mlp(const PackedLayer& layer, int index);
+  void prompt_mlp(const ops::cuda::PackedExperts& experts, const ops::cuda::Routing& choice);
+  ops::cuda::Routing routing(const PackedMlp& weights, int index) const;
+  void project_normed(Vector weight, std::span<const Product> products, bool keep);
+  void project(const Bf16* x, int64_t stride, std::span<const Product> products);
+  void add_to_residual(const PackedMatrix& weight);
+  void compute_logits(Hidden source, std::span<const int64_t> rows);
+  void draw_group(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
+  void show(Observed what, int index, int64_t width, const float* data);
+  void count_traffic(const PassPlan& plan, bool mtp);
+  void count_kv(const PassPlan& plan);
+  void count_state(const PassPlan& plan);
+
+  float eps() const { return static_cast<float>(config_.rms_norm_eps); }
+  // Layers in order, the MTP head's last.
+  uint8_t* chosen(int index) const {
+    const size_t place = index < 0 ? model_.layers.size() : static_cast<size_t>(index);
+    return w_->chosen + place * static_cast<size_t>(config_.experts + 1);
+  }
+
+  const Config& config_;
+  const PackedModel& model_;
+  const Stream& stream_;
+  ops::RopeTable rope_;
+  Vector inverse_frequency_;  // on the device
+  ops::cuda::PagedShape paged_shape_;
+  ExpertTraffic expert_traffic_;
+  size_t counted_experts_ = 0;  // bytes of expert_traffic_ that traffic_ holds
+  Observer* observer_ = nullptr;
+  ShownRows shown_;
+  StageTimer timer_;
+  Traffic traffic_;
+
+  PackedWorkspace* w_ = nullptr;
+  KvPages* pages_ = nullptr;
+  StateSlots* slots_ = nullptr;
+  DeviceBuffer attention_;  // workspace
+
+  PassArrays arrays_;
+  GraphCache graphs_;
+  int64_t graph_generation_ = 0;      // of arrays_, that the graphs know
+  int newest_mtp_ = 0;                // of w_->mtp_hidden
+  std::vector<int32_t> model_place_;  // of every row of the driver in w_->final_hidden
+  std::vector<int32_t> mtp_place_;    // the same in the newest w_->mtp_hidden
+
+  // Of the pass under way.
+  const PassPlan* plan_ = nullptr;
+  bool answer_ = false;
+  int64_t rows_ = 0;
+  int64_t longest_ = 0;
+  int64_t most_rows_ = 0;
+  PassBatch pass_;
+
+  PinnedBuffer logits_;            // [logits_rows, vocabulary]
+  PinnedBuffer logits_from_;       // [packed_logits_rows]
+  PinnedBuffer drawn_;             // [packed_logits_rows]
+  PinnedBuffer samplers_;          // [packed_logits_rows]
+  std::vector<float> mtp_hidden_;  // for an observer
+};
+
+}  // namespace qnext::backend::cuda

@@ -1,0 +1,49 @@
+// What the kernels of a pass ask about its batch: one array on the device, filled by one copy.
+#pragma once
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "backend/cuda/device_memory.h"
+#include "backend/cuda/pass_plan.h"
+#include "ops/batch_cuda.h"
+
+namespace qnext::backend::cuda {
+
+// On the device; the places depend on the numbers of rows and sequences alone, so that a captured
+// graph finds the next pass of the same shape there.
+struct PassBatch {
+  ops::cuda::Batch batch;
+  const int32_t* tokens = nullptr;       // [rows]
+  const int32_t* hidden_rows = nullptr;  // [rows], of the MTP head: rows of its hidden input
+};
+
+class PassArrays {
+ public:
+  PassArrays();
+  ~PassArrays();
+  PassArrays(const PassArrays&) = delete;
+  PassArrays& operator=(const PassArrays&) = delete;
+
+  // hidden_rows may be empty. The arrays hold until the next call, in the order of the stream.
+  PassBatch upload(const Stream& stream, const PassPlan& plan, std::span<const int32_t> tokens,
+                   std::span<const int32_t> hidden_rows);
+
+  // Counts up whenever the arrays move: graphs captured before are then of no use.
+  int64_t generation() const { return generation_; }
+
+ private:
+  struct Staging {
+    PinnedBuffer memory;
+    size_t bytes = 0;
+    cudaEvent_t copied = nullptr;
+  };
+
+  std::array<Staging, 4> staging_;
+  size_t turn_ = 0;
+  DeviceBuffer memory_;
+  int64_t generation_ = 0;
+};
+
+}  // namespace qnext::backend::cuda
