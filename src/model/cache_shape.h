@@ -19,7 +19,14 @@ struct StateShape {
   int64_t conv_floats = 0;    // a layer
   int64_t delta_floats = 0;   // a layer
   int64_t layer_floats() const { return conv_floats + delta_floats; }
-  size_t bytes() const { return static_cast<size_t>(layers * layer_floats()) * sizeof(float); }
+  // With S in `delta_dtype`; the inputs stay fp32.
+  size_t layer_bytes(DType delta_dtype = DType::f32) const {
+    return dtype_bytes(DType::f32, static_cast<size_t>(conv_floats)) +
+           dtype_bytes(delta_dtype, static_cast<size_t>(delta_floats));
+  }
+  size_t bytes(DType delta_dtype = DType::f32) const {
+    return static_cast<size_t>(layers) * layer_bytes(delta_dtype);
+  }
 };
 StateShape state_shape(const Config& config);
 

@@ -7,12 +7,13 @@
 namespace qnext::backend {
 
 Capabilities make_capabilities(std::string device, const Config& config, bool has_mtp,
-                               DType kv_dtype, int64_t page_tokens, size_t weight_bytes) {
+                               DType kv_dtype, DType state_dtype, int64_t page_tokens,
+                               size_t weight_bytes) {
   Capabilities out;
   out.device = std::move(device);
   out.page_tokens = page_tokens;
   out.page_bytes = kv_bytes_per_token(config, has_mtp, kv_dtype) * static_cast<size_t>(page_tokens);
-  out.slot_bytes = state_shape(config).bytes();
+  out.slot_bytes = state_shape(config).bytes(state_dtype);
   out.weight_bytes = weight_bytes;
   out.has_mtp = has_mtp;
   return out;

@@ -30,10 +30,11 @@ class CpuBackend final : public Backend {
                  pool_),
         forward_(config_, weights_.model(), pool_),
         driver_(config_, forward_, pool_) {
-    capabilities_ = make_capabilities(
-        fmt::format("cpu, {} thread{}, {}", pool_.size(), pool_.size() == 1 ? "" : "s",
-                    isa_name(selected_isa())),
-        config_, weights_.model().mtp.has_value(), options.kv_dtype, page_tokens, weights_.bytes());
+    capabilities_ =
+        make_capabilities(fmt::format("cpu, {} thread{}, {}", pool_.size(),
+                                      pool_.size() == 1 ? "" : "s", isa_name(selected_isa())),
+                          config_, weights_.model().mtp.has_value(), options.kv_dtype, DType::f32,
+                          page_tokens, weights_.bytes());
   }
 
   const Config& config() const override { return config_; }

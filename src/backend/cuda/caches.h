@@ -50,7 +50,6 @@ class StateSlots {
   StateSlots() = default;
   // dtype: of S; f32 or bf16.
   StateSlots(const Config& config, DType dtype, int32_t slots);
-  static size_t slot_bytes(const Config& config, DType dtype);
 
   ops::cuda::States conv(int64_t layer) const;
   // S in fp32, as the plain kernels take it; in any type, as the tensor-core kernels do.
@@ -58,21 +57,26 @@ class StateSlots {
   ops::cuda::DeltaStates delta_states(int64_t layer) const;
 
   std::byte* bytes(int32_t slot) const {
-    return memory_.data() + static_cast<size_t>(slot) * slot_bytes_;
+    return memory_.data() + static_cast<size_t>(slot) * shape_.bytes(dtype_);
   }
-  size_t layer_bytes() const { return layer_bytes_; }
+  size_t layer_bytes() const { return shape_.layer_bytes(dtype_); }
   int32_t count() const { return slots_; }
 
  private:
   std::byte* layer(int64_t index) const {
-    return memory_.data() + static_cast<size_t>(index) * layer_bytes_;
+    return memory_.data() + static_cast<size_t>(index) * layer_bytes();
+  }
+  std::byte* layer_delta(int64_t index) const {
+    return layer(index) + static_cast<size_t>(shape_.conv_floats) * sizeof(float);
+  }
+  // From slot to slot, in values of a type.
+  int64_t stride_of(DType dtype) const {
+    return static_cast<int64_t>(shape_.bytes(dtype_) / dtype_bytes(dtype, 1));
   }
 
-  DeviceBuffer memory_;
+  StateShape shape_;
   DType dtype_ = DType::f32;
-  size_t conv_bytes_ = 0;  // of a layer
-  size_t layer_bytes_ = 0;
-  size_t slot_bytes_ = 0;
+  DeviceBuffer memory_;
   int32_t slots_ = 0;
 };
 

@@ -14,8 +14,7 @@ void DeviceBackend::set_capabilities(bool has_mtp, DType kv_dtype, size_t weight
   capabilities_ = make_capabilities(
       fmt::format("cuda, {}, {:.0f} GiB", properties.name,
                   static_cast<double>(properties.totalGlobalMem) / (size_t{1} << 30)),
-      config_, has_mtp, kv_dtype, page_tokens, weight_bytes);
-  capabilities_.slot_bytes = StateSlots::slot_bytes(config_, options_.state_dtype);
+      config_, has_mtp, kv_dtype, options_.state_dtype, page_tokens, weight_bytes);
 }
 
 void DeviceBackend::reserve(const Reservation& reservation) {

@@ -26,6 +26,11 @@ DeviceBuffer::DeviceBuffer(size_t bytes, const char* what) : size_(bytes) {
   check_cuda(code, "cudaMalloc");
 }
 
+void zero_now(void* data, size_t bytes) {
+  check_cuda(cudaMemset(data, 0, bytes), "cudaMemset");
+  check_cuda(cudaDeviceSynchronize(), "cudaMemset");
+}
+
 PinnedBuffer::PinnedBuffer(size_t bytes) {
   check_cuda(cudaMallocHost(reinterpret_cast<void**>(&data_), bytes), "cudaMallocHost");
 }

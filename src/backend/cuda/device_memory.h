@@ -39,6 +39,9 @@ class DeviceBuffer {
   size_t size_ = 0;
 };
 
+// Zeroes device memory and waits for it: streams of ours do not wait for CUDA's own.
+void zero_now(void* data, size_t bytes);
+
 // Page-locked host memory. Move-only.
 class PinnedBuffer {
  public:

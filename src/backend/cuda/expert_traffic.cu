@@ -41,7 +41,7 @@ ExpertTraffic::ExpertTraffic(const PackedModel& model, const Config& config, Dev
   bytes.push_back(model.mtp ? bytes_of(model.mtp->layer.mlp.experts) : 0);
   expert_bytes_ = reinterpret_cast<const uint64_t*>(
       store.keep_bytes(bytes.data(), bytes.size() * sizeof(uint64_t)));
-  check_cuda(cudaMemset(total_.data(), 0, total_.size()), "cudaMemset");
+  zero_now(total_.data(), total_.size());
 }
 
 void ExpertTraffic::begin(const Stream& stream, uint8_t* chosen) const {

@@ -44,16 +44,6 @@ void PackStage::pack(const ops::WeightMatrix& rows, ops::cuda::Placement placeme
   check_cuda(cudaEventRecord(slot.free, stream_.get()), "loading weights");
 }
 
-void PackStage::copy(void* to, const void* from, size_t bytes) {
-  QNEXT_CHECK(bytes <= piece_bytes, "{} bytes of weights", bytes);
-  Slot& slot = next();
-  const std::lock_guard lock(slot.mutex);
-  check_cuda(cudaEventSynchronize(slot.free), "loading weights");
-  std::memcpy(slot.host.data(), from, bytes);
-  stream_.copy_to_device(to, slot.host.data(), bytes);
-  check_cuda(cudaEventRecord(slot.free, stream_.get()), "loading weights");
-}
-
 void PackStage::finish() {
   stream_.wait();
 }

@@ -22,8 +22,6 @@ class PackStage {
   // They may change once this returns. Called from several threads.
   void pack(const ops::WeightMatrix& rows, ops::cuda::Placement placement,
             const ops::cuda::PackedMatrix& matrix, int64_t first_strip);
-  // Copies plain bytes, at most piece_bytes.
-  void copy(void* to, const void* from, size_t bytes);
   // Waits until all of it is done.
   void finish();
 

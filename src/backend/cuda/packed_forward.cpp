@@ -65,6 +65,7 @@ PackedForward::PackedForward(const Config& config, const PackedModel& model, Dev
       rope_(rope_table(config)),
       inverse_frequency_(store.keep(rope_.inverse_frequency)),
       paged_shape_{config.attention_heads, config.kv_heads, config.head_dim, kv_format},
+      fast_delta_(has_fast_delta(config)),
       expert_traffic_(model, config, store),
       logits_(static_cast<size_t>(logits_rows * config.vocabulary_size) * sizeof(float)),
       logits_from_(packed_logits_rows * sizeof(int32_t)),
@@ -334,8 +335,7 @@ void PackedForward::gated_attention(Vector norm, const PackedAttention& weights,
 }
 
 void PackedForward::gated_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index) {
-  const ops::cuda::DeltaLayer layer = delta_layer(config_, weights);
-  if (!has_fast_delta(config_)) {
+  if (!fast_delta_) {
     plain_delta_net(norm, weights, delta_index);
     return;
   }
@@ -346,6 +346,7 @@ void PackedForward::gated_delta_net(Vector norm, const PackedDelta& weights, int
       {weights.ba, StreamStore::f32, w_->ba, ba_width}};
   project_normed(norm, products, false);
   timer_.stage(stream_, "delta rule");
+  const ops::cuda::DeltaLayer layer = delta_layer(config_, weights);
   const ops::cuda::DeltaRows rows{w_->projected, w_->projected_stride, w_->ba, ba_width};
   const ops::cuda::DeltaStates states = slots_->delta_states(delta_index);
   if (answer_)

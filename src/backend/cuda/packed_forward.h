@@ -96,6 +96,7 @@ class PackedForward final : public Passes {
   ops::RopeTable rope_;
   Vector inverse_frequency_;  // on the device
   ops::cuda::PagedShape paged_shape_;
+  bool fast_delta_ = false;  // has_fast_delta()
   ExpertTraffic expert_traffic_;
   size_t counted_experts_ = 0;  // bytes of expert_traffic_ that traffic_ holds
   Observer* observer_ = nullptr;

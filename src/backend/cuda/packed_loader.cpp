@@ -7,7 +7,6 @@
 
 #include "backend/common/carver.h"
 #include "backend/cuda/pack_stage.h"
-#include "base/cuda_error.h"
 #include "base/error.h"
 #include "checkpoint/finite.h"
 
@@ -25,7 +24,6 @@ struct PackJob {
   const float* block_scales = nullptr;  // on the host
   Placement placement = Placement::whole;
   PackedMatrix matrix;
-  int64_t first_strip = 0;
 };
 
 // Walks the model's names. Without memory it only adds up sizes; with it every matrix gets its
@@ -95,7 +93,7 @@ class PackedBinder {
   void add_job(const std::string& name, Placement placement, const PackedMatrix& matrix) {
     if (!placing_) return;
     const StoredTensor& tensor = source_.get(name);
-    PackJob job{&tensor, nullptr, placement, matrix, 0};
+    PackJob job{&tensor, nullptr, placement, matrix};
     if (tensor.dtype == DType::f8_e4m3)
       job.block_scales = scales_.emplace_back(source_.vector(name + "_scale_inv")).data();
     jobs_.push_back(job);
@@ -214,8 +212,8 @@ int64_t piece_rows(const StoredTensor& tensor) {
 
 class Filler {
  public:
-  Filler(const WeightSource& source, const Progress& progress, ThreadPool& pool)
-      : source_(source), progress_(progress), pool_(pool) {}
+  Filler(const WeightSource& source, const Progress& progress, DeviceStore& store, ThreadPool& pool)
+      : source_(source), progress_(progress), store_(store), pool_(pool) {}
 
   void fill(std::vector<PackJob>& jobs, const StoredTensor& embedding, std::byte* table) {
     std::ranges::stable_sort(jobs, [](const PackJob& a, const PackJob& b) {
@@ -277,10 +275,10 @@ class Filler {
     if (source_.random()) {
       std::vector<std::byte> values(bytes);
       source_.fill(tensor, begin, count, values.data());
-      stage_.copy(table + offset, values.data(), bytes);
+      store_.write(table + offset, values.data(), bytes);
     } else {
       check_finite(tensor, begin, count);
-      stage_.copy(table + offset, tensor.data + offset, bytes);
+      store_.write(table + offset, tensor.data + offset, bytes);
     }
     advance(bytes);
   }
@@ -306,7 +304,7 @@ class Filler {
       const ops::WeightMatrix piece{
           tensor.dtype, rows, columns, tensor.data + dtype_bytes(tensor.dtype, begin),
           job.block_scales ? job.block_scales + first / 128 * ((columns + 127) / 128) : nullptr};
-      stage_.pack(piece, job.placement, job.matrix, job.first_strip + first / strip_rows);
+      stage_.pack(piece, job.placement, job.matrix, first / strip_rows);
       advance(dtype_bytes(tensor.dtype, count));
     }
     source_.done_with(tensor);
@@ -314,6 +312,7 @@ class Filler {
 
   const WeightSource& source_;
   const Progress& progress_;
+  DeviceStore& store_;
   ThreadPool& pool_;
   PackStage stage_;
   std::mutex mutex_;
@@ -332,12 +331,11 @@ PackedModel load_packed(const WeightSource& source, const Config& config,
   model = {};
   std::byte* memory = store.reserve(sizes.matrix_bytes());
   // Padding is zero in every format: what the jobs do not write contributes nothing.
-  check_cuda(cudaMemset(memory, 0, sizes.matrix_bytes()), "cudaMemset");
-  check_cuda(cudaDeviceSynchronize(), "cudaMemset");  // other streams write there next
+  zero_now(memory, sizes.matrix_bytes());
   PackedBinder binder(source, config, options, memory, store);
   binder.bind(model);
   model.bytes = binder.bytes();
-  Filler filler(source, options.progress, pool);
+  Filler filler(source, options.progress, store, pool);
   filler.fill(binder.jobs(), binder.embedding(),
               const_cast<std::byte*>(static_cast<const std::byte*>(model.embedding.data)));
   return model;

@@ -5,7 +5,6 @@
 #include "backend/common/carver.h"
 #include "backend/common/passes.h"
 #include "backend/cuda/packed_shapes.h"
-#include "base/cuda_error.h"
 
 namespace qnext::backend::cuda {
 
@@ -68,8 +67,7 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
 
 PackedWorkspace::PackedWorkspace(const Config& config, const Reservation& reserved, bool has_mtp)
     : memory_(bytes(config, reserved, has_mtp), "the workspace; use a smaller --prefill-chunk") {
-  check_cuda(cudaMemset(memory_.data(), 0, memory_.size()), "cudaMemset");
-  check_cuda(cudaDeviceSynchronize(), "cudaMemset");  // other streams write there next
+  zero_now(memory_.data(), memory_.size());
   Carver carver(memory_.data());
   carve(carver, *this, config, reserved, has_mtp);
 }
