@@ -21,6 +21,14 @@ float scaled(float value, float inverse) {
   return std::isnan(steps) ? 0.0f : steps;
 }
 
+// The 4 bits of value i: the low halves of 16 bytes, then the high ones.
+int nibble(const uint8_t (&qs)[16], int i) {
+  return i < 16 ? qs[i] & 15 : qs[i - 16] >> 4;
+}
+int five_bits(const uint8_t (&qs)[16], const uint8_t (&high)[4], int i) {
+  return nibble(qs, i) | (high[i / 8] >> (i % 8) & 1) << 4;
+}
+
 }  // namespace
 
 void encode(const float* values, BlockQ8_0& block) {
@@ -59,6 +67,30 @@ void decode(const BlockQ4_0& block, float* values) {
     values[i] = d * static_cast<float>((block.qs[i] & 15) - 8);
     values[i + block_values / 2] = d * static_cast<float>((block.qs[i] >> 4) - 8);
   }
+}
+
+void decode(const BlockQ4_1& block, float* values) {
+  const float d = f16_to_float(block.d), minimum = f16_to_float(block.minimum);
+  for (int i = 0; i < block_values; ++i)
+    values[i] = d * static_cast<float>(nibble(block.qs, i)) + minimum;
+}
+
+void decode(const BlockQ5_0& block, float* values) {
+  const float d = f16_to_float(block.d);
+  for (int i = 0; i < block_values; ++i)
+    values[i] = d * static_cast<float>(five_bits(block.qs, block.high, i) - 16);
+}
+
+void decode(const BlockQ5_1& block, float* values) {
+  const float d = f16_to_float(block.d), minimum = f16_to_float(block.minimum);
+  for (int i = 0; i < block_values; ++i)
+    values[i] = d * static_cast<float>(five_bits(block.qs, block.high, i)) + minimum;
+}
+
+void decode(const BlockIQ4_NL& block, float* values) {
+  const float d = f16_to_float(block.d);
+  for (int i = 0; i < block_values; ++i)
+    values[i] = d * static_cast<float>(iq4_levels[nibble(block.qs, i)]);
 }
 
 }  // namespace qnext

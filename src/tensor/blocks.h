@@ -1,6 +1,8 @@
-// The quantised block formats of GGUF, exactly as published, and their codecs.
+// The quantised formats of GGUF with blocks of 32 values, exactly as published, and their codecs.
+// d and minimum are f16; sums and products are in fp32, in the order that the formulas show.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace qnext {
@@ -9,17 +11,57 @@ constexpr int block_values = 32;
 
 // value[i] = d * qs[i]
 struct BlockQ8_0 {
-  uint16_t d;  // f16
+  uint16_t d;
   int8_t qs[32];
 };
 static_assert(sizeof(BlockQ8_0) == 34);
 
 // value[i] = d * ((qs[i] & 15) - 8), value[i + 16] = d * ((qs[i] >> 4) - 8), 0 <= i < 16
 struct BlockQ4_0 {
-  uint16_t d;  // f16
+  uint16_t d;
   uint8_t qs[16];
 };
 static_assert(sizeof(BlockQ4_0) == 18);
+
+// value[i] = d * (qs[i] & 15) + minimum, value[i + 16] = d * (qs[i] >> 4) + minimum, 0 <= i < 16
+struct BlockQ4_1 {
+  uint16_t d;
+  uint16_t minimum;
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockQ4_1) == 20);
+
+// value[i] = d * (q[i] - 16): the low 4 bits of q[i] lie as in q4_0, the fifth is bit i of the 32
+// bits of `high` (byte i / 8, bit i % 8).
+struct BlockQ5_0 {
+  uint16_t d;
+  uint8_t high[4];
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockQ5_0) == 22);
+
+// value[i] = d * q[i] + minimum, q as in q5_0
+struct BlockQ5_1 {
+  uint16_t d;
+  uint16_t minimum;
+  uint8_t high[4];
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockQ5_1) == 24);
+
+// As q4_0, but the 4 bits choose from 16 levels that are closer about zero.
+struct BlockIQ4_NL {
+  uint16_t d;
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockIQ4_NL) == 18);
+
+constexpr int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113};
+
+// Values of a block; super_blocks.h says it for its own.
+template <typename Block>
+inline constexpr size_t values_of = block_values;
 
 // One block of 32 values to its published encoding and back. q8_0: d = max|x| / 127, round to
 // nearest, halves away from zero. q4_0: d = (the value of largest magnitude) / -8, q = min(15,
@@ -28,5 +70,9 @@ void encode(const float* values, BlockQ8_0& block);
 void encode(const float* values, BlockQ4_0& block);
 void decode(const BlockQ8_0& block, float* values);
 void decode(const BlockQ4_0& block, float* values);
+void decode(const BlockQ4_1& block, float* values);
+void decode(const BlockQ5_0& block, float* values);
+void decode(const BlockQ5_1& block, float* values);
+void decode(const BlockIQ4_NL& block, float* values);
 
 }  // namespace qnext

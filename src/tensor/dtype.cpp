@@ -2,10 +2,12 @@
 
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 
 #include "base/error.h"
 #include "tensor/blocks.h"
+#include "tensor/super_blocks.h"
 
 namespace qnext {
 
@@ -31,36 +33,78 @@ std::string_view dtype_name(DType dtype) {
       return "Q8_0";
     case DType::q4_0:
       return "Q4_0";
+    case DType::q4_1:
+      return "Q4_1";
+    case DType::q5_0:
+      return "Q5_0";
+    case DType::q5_1:
+      return "Q5_1";
+    case DType::iq4_nl:
+      return "IQ4_NL";
+    case DType::q2_k:
+      return "Q2_K";
+    case DType::q3_k:
+      return "Q3_K";
+    case DType::q4_k:
+      return "Q4_K";
+    case DType::q5_k:
+      return "Q5_K";
+    case DType::q6_k:
+      return "Q6_K";
+    case DType::iq4_xs:
+      return "IQ4_XS";
   }
   return "?";
 }
 
 bool is_block_quantized(DType dtype) {
-  return dtype == DType::q8_0 || dtype == DType::q4_0;
+  return block_layout(dtype).values > 1;
+}
+
+const BlockLayout& block_layout(DType dtype) {
+  constexpr size_t count = static_cast<size_t>(DType::iq4_xs) + 1;
+  static constexpr std::array<BlockLayout, count> layouts = [] {
+    std::array<BlockLayout, count> table{};
+    const auto set = [&](DType type, const BlockLayout& layout) {
+      table[static_cast<size_t>(type)] = layout;
+    };
+    set(DType::f32, {1, 4});
+    set(DType::f16, {1, 2});
+    set(DType::bf16, {1, 2});
+    set(DType::f8_e4m3, {1, 1});
+    set(DType::i32, {1, 4});
+    set(DType::i64, {1, 8});
+    set(DType::u8, {1, 1});
+    set(DType::boolean, {1, 1});
+    set(DType::q8_0, {block_values, sizeof(BlockQ8_0), {offsetof(BlockQ8_0, d)}});
+    set(DType::q4_0, {block_values, sizeof(BlockQ4_0), {offsetof(BlockQ4_0, d)}});
+    set(DType::q4_1,
+        {block_values, sizeof(BlockQ4_1), {offsetof(BlockQ4_1, d), offsetof(BlockQ4_1, minimum)}});
+    set(DType::q5_0, {block_values, sizeof(BlockQ5_0), {offsetof(BlockQ5_0, d)}});
+    set(DType::q5_1,
+        {block_values, sizeof(BlockQ5_1), {offsetof(BlockQ5_1, d), offsetof(BlockQ5_1, minimum)}});
+    set(DType::iq4_nl, {block_values, sizeof(BlockIQ4_NL), {offsetof(BlockIQ4_NL, d)}});
+    set(DType::q2_k, {super_block_values,
+                      sizeof(BlockQ2_K),
+                      {offsetof(BlockQ2_K, d), offsetof(BlockQ2_K, minimum)}});
+    set(DType::q3_k, {super_block_values, sizeof(BlockQ3_K), {offsetof(BlockQ3_K, d)}});
+    set(DType::q4_k, {super_block_values,
+                      sizeof(BlockQ4_K),
+                      {offsetof(BlockQ4_K, d), offsetof(BlockQ4_K, minimum)}});
+    set(DType::q5_k, {super_block_values,
+                      sizeof(BlockQ5_K),
+                      {offsetof(BlockQ5_K, d), offsetof(BlockQ5_K, minimum)}});
+    set(DType::q6_k, {super_block_values, sizeof(BlockQ6_K), {offsetof(BlockQ6_K, d)}});
+    set(DType::iq4_xs, {super_block_values, sizeof(BlockIQ4_XS), {offsetof(BlockIQ4_XS, d)}});
+    return table;
+  }();
+  return layouts[static_cast<size_t>(dtype)];
 }
 
 size_t dtype_bytes(DType dtype, size_t count) {
-  switch (dtype) {
-    case DType::f32:
-    case DType::i32:
-      return count * 4;
-    case DType::f16:
-    case DType::bf16:
-      return count * 2;
-    case DType::i64:
-      return count * 8;
-    case DType::f8_e4m3:
-    case DType::u8:
-    case DType::boolean:
-      return count;
-    case DType::q8_0:
-      QNEXT_CHECK(count % block_values == 0);
-      return count / block_values * sizeof(BlockQ8_0);
-    case DType::q4_0:
-      QNEXT_CHECK(count % block_values == 0);
-      return count / block_values * sizeof(BlockQ4_0);
-  }
-  return 0;
+  const BlockLayout& layout = block_layout(dtype);
+  QNEXT_CHECK(count % layout.values == 0, "{} values of {}", count, dtype_name(dtype));
+  return count / layout.values * layout.bytes;
 }
 
 uint16_t float_to_bf16(float value) {
@@ -118,6 +162,22 @@ uint8_t float_to_f8_e4m3(float value) {
   return static_cast<uint8_t>(sign | ((rounded >> 20) - (120u << 3)));
 }
 
+namespace {
+
+template <typename Block>
+void decode_all(const void* source, float* out, size_t count) {
+  constexpr size_t values = values_of<Block>;
+  QNEXT_CHECK(count % values == 0, "{} values in blocks of {}", count, values);
+  const auto* bytes = static_cast<const std::byte*>(source);
+  for (size_t i = 0; i < count / values; ++i) {
+    Block block;
+    std::memcpy(&block, bytes + i * sizeof block, sizeof block);
+    decode(block, out + i * values);
+  }
+}
+
+}  // namespace
+
 void convert_to_float(DType dtype, const void* source, float* out, size_t count) {
   const auto load16 = [&](size_t i) {
     uint16_t bits;
@@ -144,6 +204,30 @@ void convert_to_float(DType dtype, const void* source, float* out, size_t count)
       for (size_t i = 0; i < count; ++i) out[i] = table[bytes[i]];
       return;
     }
+    case DType::q8_0:
+      return decode_all<BlockQ8_0>(source, out, count);
+    case DType::q4_0:
+      return decode_all<BlockQ4_0>(source, out, count);
+    case DType::q4_1:
+      return decode_all<BlockQ4_1>(source, out, count);
+    case DType::q5_0:
+      return decode_all<BlockQ5_0>(source, out, count);
+    case DType::q5_1:
+      return decode_all<BlockQ5_1>(source, out, count);
+    case DType::iq4_nl:
+      return decode_all<BlockIQ4_NL>(source, out, count);
+    case DType::q2_k:
+      return decode_all<BlockQ2_K>(source, out, count);
+    case DType::q3_k:
+      return decode_all<BlockQ3_K>(source, out, count);
+    case DType::q4_k:
+      return decode_all<BlockQ4_K>(source, out, count);
+    case DType::q5_k:
+      return decode_all<BlockQ5_K>(source, out, count);
+    case DType::q6_k:
+      return decode_all<BlockQ6_K>(source, out, count);
+    case DType::iq4_xs:
+      return decode_all<BlockIQ4_XS>(source, out, count);
     default:
       QNEXT_CHECK(false, "no conversion of {} to float", dtype_name(dtype));
   }
