@@ -14,6 +14,7 @@
 #include "backend/cpu/cpu_backend.h"
 #endif
 #include "base/error.h"
+#include "checkpoint/checkpoint.h"
 #include "checkpoint/safetensors.h"
 #include "model/config.h"
 #include "model/weight_schema.h"

@@ -1,10 +1,11 @@
+#include "checkpoint/checkpoint.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
 #include "base/error.h"
-#include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_writer.h"
 #include "checkpoint/temporary_folder.h"
 
@@ -59,11 +60,11 @@ TEST(Checkpoint, GathersShards) {
               R"({"c": "one.safetensors", "b": "two.safetensors", "a": "one.safetensors"})");
   const Checkpoint checkpoint(folder.path());
   ASSERT_EQ(checkpoint.tensors().size(), 3u);
-  EXPECT_EQ(checkpoint.files().size(), 2u);
+  EXPECT_EQ(checkpoint.maps().size(), 2u);
   for (const char* name : {"a", "b", "c"}) {
     EXPECT_EQ(value_of(checkpoint, name), name[0]);
     const StoredTensor& tensor = checkpoint.get(name);
-    EXPECT_EQ(checkpoint.files()[tensor.file].map().data() + tensor.offset, tensor.data);
+    EXPECT_EQ(checkpoint.maps()[tensor.file]->data() + tensor.offset, tensor.data);
     checkpoint.will_need(tensor);
     checkpoint.dont_need(tensor);
     EXPECT_EQ(value_of(checkpoint, name), name[0]);

@@ -35,6 +35,21 @@ std::optional<size_t> first_with_all_bits(const void* data, size_t count) {
   return find_in(begin, count);
 }
 
+// The first value of the first block with a factor whose exponent is all ones.
+std::optional<size_t> first_damaged_block(const BlockLayout& layout, const void* data,
+                                          size_t count) {
+  const auto* block = static_cast<const std::byte*>(data);
+  for (size_t first = 0; first < count; first += layout.values, block += layout.bytes) {
+    for (const int factor : layout.factors) {
+      if (factor < 0) break;
+      uint16_t bits;
+      std::memcpy(&bits, block + factor, sizeof bits);
+      if ((bits & 0x7C00) == 0x7C00) return first;
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<size_t> first_non_finite(DType dtype, const void* data, size_t count) {
@@ -48,16 +63,22 @@ std::optional<size_t> first_non_finite(DType dtype, const void* data, size_t cou
     case DType::f8_e4m3:
       return first_with_all_bits<uint8_t, 0x7F>(data, count);
     default:
-      return std::nullopt;
+      return first_damaged_block(block_layout(dtype), data, count);
   }
 }
 
 void check_finite(const StoredTensor& tensor) {
-  check_finite(tensor, 0, static_cast<size_t>(tensor.elements()));
+  const auto count = static_cast<size_t>(tensor.elements());
+  if (tensor.runs.empty()) return check_finite(tensor, tensor.data, 0, count);
+  std::vector<std::byte> scratch;
+  check_finite(tensor, rows_of(tensor, 0, tensor.shape.front(), scratch), 0, count);
 }
 
 void check_finite(const StoredTensor& tensor, size_t first, size_t count) {
-  const std::byte* values = tensor.data + dtype_bytes(tensor.dtype, first);
+  check_finite(tensor, tensor.data + dtype_bytes(tensor.dtype, first), first, count);
+}
+
+void check_finite(const StoredTensor& tensor, const std::byte* values, size_t first, size_t count) {
   if (const auto index = first_non_finite(tensor.dtype, values, count))
     fail("tensor {}: value {} of {} is not a finite number; the checkpoint is damaged",
          printable(tensor.name), first + *index, tensor.elements());

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <random>
 
 #include "base/error.h"
 
@@ -45,6 +47,27 @@ TEST(FirstNonFinite, FindsTheFirstWhereverItIs) {
         EXPECT_EQ(first_non_finite(dtype, data, count), bad);
         EXPECT_FALSE(first_non_finite(dtype, data, bad));
       }
+  }
+}
+
+// A factor that is not finite spoils its block, whatever the rest of it says, and nothing else
+// does.
+TEST(FirstNonFinite, FindsTheFirstDamagedBlock) {
+  std::mt19937 random(1);
+  for (DType dtype :
+       {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::iq4_nl, DType::q2_k,
+        DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_xs}) {
+    const size_t values = 20 * block_layout(dtype).values;
+    std::vector<std::byte> blocks(dtype_bytes(dtype, values));
+    std::vector<float> decoded(values);
+    for (int i = 0; i < 200; ++i) {
+      for (std::byte& byte : blocks) byte = static_cast<std::byte>(random());
+      convert_to_float(dtype, blocks.data(), decoded.data(), values);
+      std::optional<size_t> expected;
+      for (size_t v = 0; v < values && !expected; ++v)
+        if (!std::isfinite(decoded[v])) expected = v;
+      ASSERT_EQ(first_non_finite(dtype, blocks.data(), values), expected) << dtype_name(dtype);
+    }
   }
 }
 

@@ -158,30 +158,6 @@ void check_tiling(const std::vector<StoredTensor>& tensors, std::string_view wha
 
 }  // namespace
 
-int64_t StoredTensor::elements() const {
-  return static_cast<int64_t>(bytes / dtype_bytes(dtype, 1));
-}
-
-std::string shape_text(std::span<const int64_t> shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-std::string printable(std::string_view name) {
-  constexpr size_t longest = 200;
-  std::string quoted;
-  json::append_string(quoted, name.substr(0, longest));
-  std::string text = quoted.substr(1, quoted.size() - 2);
-  if (name.size() > longest) text += "...";
-  return text;
-}
-
-const StoredTensor* find_by_name(const std::vector<StoredTensor>& tensors, std::string_view name) {
-  const auto it = std::lower_bound(
-      tensors.begin(), tensors.end(), name,
-      [](const StoredTensor& tensor, std::string_view key) { return tensor.name < key; });
-  return it != tensors.end() && it->name == name ? &*it : nullptr;
-}
-
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std::string_view what) {
   const uint64_t length = header_length(file, what);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);

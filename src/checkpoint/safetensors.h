@@ -4,40 +4,17 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
-#include "tensor/dtype.h"
+#include "checkpoint/stored_tensor.h"
 
 namespace qnext {
-
-// One tensor of a mapped file, row-major. The bytes live as long as the file that was asked for
-// them. `data` need not be aligned: the format allows any header length.
-struct StoredTensor {
-  std::string name;
-  DType dtype = DType::f32;
-  std::vector<int64_t> shape;
-  const std::byte* data = nullptr;
-  size_t bytes = 0;
-  size_t file = 0;    // Checkpoint::files() index
-  size_t offset = 0;  // of the data from the start of that file
-
-  int64_t elements() const;
-};
-
-// "[151936, 2048]"
-std::string shape_text(std::span<const int64_t> shape);
-
-// A name from a file, fit for a one-line error: control characters escaped, cut after 200 bytes.
-std::string printable(std::string_view name);
-
-// Look-up in a list in name order; null where absent.
-const StoredTensor* find_by_name(const std::vector<StoredTensor>& tensors, std::string_view name);
 
 struct SafetensorsHeader {
   std::vector<StoredTensor> tensors;  // in name order
@@ -63,38 +40,12 @@ class SafetensorsFile {
   const StoredTensor* find(std::string_view name) const;  // null where absent
   const StoredTensor& get(std::string_view name) const;   // throws Error where absent
   const MemoryMap& map() const { return map_; }
+  MemoryMap take_map() && { return std::move(map_); }  // the tensors go on pointing into it
 
  private:
   std::string path_;
   MemoryMap map_;
   SafetensorsHeader header_;
-};
-
-// The tensors of one model: a folder with model.safetensors, or with model.safetensors.index.json
-// and the shards that it names, or one .safetensors file given directly. Move-only.
-class Checkpoint {
- public:
-  // Throws Error: nothing there, a shard missing or outside the folder, a tensor that the index
-  // lists and its shard lacks, and every fault of parse_safetensors_header.
-  explicit Checkpoint(const std::string& path);
-
-  const std::string& path() const { return path_; }
-  const std::vector<SafetensorsFile>& files() const { return files_; }
-  // In name order. With an index, exactly the tensors that the index lists.
-  const std::vector<StoredTensor>& tensors() const { return tensors_; }
-  const StoredTensor* find(std::string_view name) const;  // null where absent
-  const StoredTensor& get(std::string_view name) const;   // throws Error where absent
-
-  // Hints for the kernel about the pages of one tensor (see MemoryMap).
-  void will_need(const StoredTensor& tensor) const;
-  void dont_need(const StoredTensor& tensor) const;
-
- private:
-  void open_shards(const std::string& folder, const std::string& index_path);
-
-  std::string path_;
-  std::vector<SafetensorsFile> files_;
-  std::vector<StoredTensor> tensors_;
 };
 
 }  // namespace qnext

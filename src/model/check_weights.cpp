@@ -68,7 +68,7 @@ std::string shape_reason(const Config& c, WeightRole role) {
 
 bool is_floating(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16 ||
-         dtype == DType::f8_e4m3;
+         dtype == DType::f8_e4m3 || is_block_quantized(dtype);
 }
 
 // The scales of an FP8 matrix.
@@ -99,8 +99,8 @@ void check_weight(const Config& config, const Checkpoint& checkpoint, const Weig
          spec.name, shape_text(stored.shape), shape_text(spec.shape),
          shape_reason(config, spec.role));
   if (!is_floating(stored.dtype))
-    fail("{}: tensor {} is {}; weights must be F32, F16, BF16 or F8_E4M3", checkpoint.path(),
-         spec.name, dtype_name(stored.dtype));
+    fail("{}: tensor {} is {}; weights must be F32, F16, BF16, F8_E4M3 or quantised blocks",
+         checkpoint.path(), spec.name, dtype_name(stored.dtype));
 }
 
 [[noreturn]] void fail_missing(const Checkpoint& checkpoint, const WeightSpec& spec, bool part) {

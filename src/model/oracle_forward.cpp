@@ -49,8 +49,7 @@ class Oracle {
   // A tensor as doubles, FP8 blocks scaled.
   Vector weight(const std::string& name) const {
     const StoredTensor& tensor = checkpoint_.get(name);
-    std::vector<float> values(static_cast<size_t>(tensor.elements()));
-    convert_to_float(tensor.dtype, tensor.data, values.data(), values.size());
+    const std::vector<float> values = widened(tensor);
     Vector wide(values.begin(), values.end());
     if (tensor.dtype == DType::f8_e4m3) {
       const Vector scales = weight(name + "_scale_inv");

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint.h"
 #include "model/config.h"
 
 namespace qnext {

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "checkpoint/checkpoint.h"
 #include "checkpoint/finite.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/temporary_folder.h"
@@ -177,7 +178,7 @@ TEST(RandomCheckpoint, ShardsHoldTheSameTensors) {
   write_random_checkpoint(folder / "new/deeper", small_config(), options);
   const Checkpoint expected(whole.path());
   const Checkpoint found(folder / "new/deeper");
-  EXPECT_GT(found.files().size(), 3u);
+  EXPECT_GT(found.maps().size(), 3u);
   ASSERT_EQ(found.tensors().size(), expected.tensors().size());
   for (const StoredTensor& tensor : expected.tensors()) {
     const StoredTensor& twin = found.get(tensor.name);
@@ -187,7 +188,9 @@ TEST(RandomCheckpoint, ShardsHoldTheSameTensors) {
     const StoredTensor* scale = found.find(fp8_scale_name(tensor.name));
     EXPECT_TRUE(!scale || scale->file == twin.file) << tensor.name;
   }
-  for (const SafetensorsFile& file : found.files()) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "new/deeper")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const SafetensorsFile file(entry.path());
     EXPECT_THAT(file.path(), ::testing::ContainsRegex("model-000[0-9]+-of-000[0-9]+.safetensors"));
     // A tensor larger than a shard has one to itself, with its scales.
     EXPECT_TRUE(file.tensors().size() <= 2 || file.map().size() <= 1'020'000) << file.path();

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint.h"
 #include "model/config.h"
 
 namespace qnext {
@@ -87,7 +87,7 @@ struct WeightReport {
 };
 
 // Throws one Error naming the tensor: absent; another shape than the config implies; not F32, F16,
-// BF16 or F8_E4M3; an FP8 matrix without proper scales; part of an MTP head.
+// BF16, F8_E4M3 or a block type; an FP8 matrix without proper scales; part of an MTP head.
 WeightReport check_weights(const Config& config, const Checkpoint& checkpoint);
 
 }  // namespace qnext

@@ -76,26 +76,26 @@ const BlockLayout& block_layout(DType dtype) {
     set(DType::i64, {1, 8});
     set(DType::u8, {1, 1});
     set(DType::boolean, {1, 1});
-    set(DType::q8_0, {block_values, sizeof(BlockQ8_0), {offsetof(BlockQ8_0, d)}});
-    set(DType::q4_0, {block_values, sizeof(BlockQ4_0), {offsetof(BlockQ4_0, d)}});
+    set(DType::q8_0, {block_values, sizeof(BlockQ8_0), {offsetof(BlockQ8_0, d), -1}});
+    set(DType::q4_0, {block_values, sizeof(BlockQ4_0), {offsetof(BlockQ4_0, d), -1}});
     set(DType::q4_1,
         {block_values, sizeof(BlockQ4_1), {offsetof(BlockQ4_1, d), offsetof(BlockQ4_1, minimum)}});
-    set(DType::q5_0, {block_values, sizeof(BlockQ5_0), {offsetof(BlockQ5_0, d)}});
+    set(DType::q5_0, {block_values, sizeof(BlockQ5_0), {offsetof(BlockQ5_0, d), -1}});
     set(DType::q5_1,
         {block_values, sizeof(BlockQ5_1), {offsetof(BlockQ5_1, d), offsetof(BlockQ5_1, minimum)}});
-    set(DType::iq4_nl, {block_values, sizeof(BlockIQ4_NL), {offsetof(BlockIQ4_NL, d)}});
+    set(DType::iq4_nl, {block_values, sizeof(BlockIQ4_NL), {offsetof(BlockIQ4_NL, d), -1}});
     set(DType::q2_k, {super_block_values,
                       sizeof(BlockQ2_K),
                       {offsetof(BlockQ2_K, d), offsetof(BlockQ2_K, minimum)}});
-    set(DType::q3_k, {super_block_values, sizeof(BlockQ3_K), {offsetof(BlockQ3_K, d)}});
+    set(DType::q3_k, {super_block_values, sizeof(BlockQ3_K), {offsetof(BlockQ3_K, d), -1}});
     set(DType::q4_k, {super_block_values,
                       sizeof(BlockQ4_K),
                       {offsetof(BlockQ4_K, d), offsetof(BlockQ4_K, minimum)}});
     set(DType::q5_k, {super_block_values,
                       sizeof(BlockQ5_K),
                       {offsetof(BlockQ5_K, d), offsetof(BlockQ5_K, minimum)}});
-    set(DType::q6_k, {super_block_values, sizeof(BlockQ6_K), {offsetof(BlockQ6_K, d)}});
-    set(DType::iq4_xs, {super_block_values, sizeof(BlockIQ4_XS), {offsetof(BlockIQ4_XS, d)}});
+    set(DType::q6_k, {super_block_values, sizeof(BlockQ6_K), {offsetof(BlockQ6_K, d), -1}});
+    set(DType::iq4_xs, {super_block_values, sizeof(BlockIQ4_XS), {offsetof(BlockIQ4_XS, d), -1}});
     return table;
   }();
   return layouts[static_cast<size_t>(dtype)];
@@ -184,6 +184,7 @@ void convert_to_float(DType dtype, const void* source, float* out, size_t count)
     std::memcpy(&bits, static_cast<const std::byte*>(source) + 2 * i, 2);
     return bits;
   };
+  if (count == 0) return;  // pointers may be null
   switch (dtype) {
     case DType::f32:
       std::memcpy(out, source, count * 4);

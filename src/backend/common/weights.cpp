@@ -1,17 +1,27 @@
 #include "backend/common/weights.h"
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <tuple>
 
 #include "base/error.h"
 #include "checkpoint/finite.h"
+#include "model/weight_schema.h"
 
 namespace qnext::backend {
 
+DType held_dtype(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize) {
+  if (quantizable && quantize && ops::can_pack(*quantize, matrix.shape[1])) return *quantize;
+  if (std::ranges::none_of(matrix.stored_types(), is_block_quantized)) return matrix.dtype;
+  if (!quantizable) return DType::f32;
+  return matrix.dtype == DType::q4_0 ? DType::q4_0 : DType::q8_0;
+}
+
 // Walks the model once to point every matrix at its tensor, then reads all bytes in file order:
-// checks that they are finite, and packs what is to be quantised or copies it to a store.
+// checks that they are finite, and packs what is to be quantised, widens or gathers what kernels do
+// not read where it lies, or copies to a store.
 class WeightBinder {
  public:
   WeightBinder(const Checkpoint& checkpoint, const Config& config,
@@ -20,8 +30,9 @@ class WeightBinder {
 
   void bind_model() {
     ModelWeights& model = weights_.model_;
-    model.embedding = matrix("model.embed_tokens.weight");
-    use_as_stored(model.embedding, checkpoint_.get("model.embed_tokens.weight"));
+    const StoredTensor& embedding = checkpoint_.get("model.embed_tokens.weight");
+    model.embedding = matrix(embedding);
+    use_as_stored(model.embedding, embedding);
     model.norm = vector("model.norm.weight");
     model.layers.resize(config_.layers.size());
     for (size_t i = 0; i < model.layers.size(); ++i)
@@ -32,11 +43,11 @@ class WeightBinder {
   }
 
   void load(ThreadPool& pool) {
-    place_panels();
-    place_copies();
+    place_in_arena();
+    place_in_store();
     std::ranges::stable_sort(jobs_, [](const Job& a, const Job& b) {
-      return std::tuple(a.tensor->file, a.tensor->offset, a.first_value) <
-             std::tuple(b.tensor->file, b.tensor->offset, b.first_value);
+      return std::tuple(a.tensor->file, a.tensor->offset, a.first_row) <
+             std::tuple(b.tensor->file, b.tensor->offset, b.first_row);
     });
     size_t total = 0;
     for (const Job& job : jobs_) total += job.bytes();
@@ -68,25 +79,29 @@ class WeightBinder {
   // A run of rows of one tensor. Small enough that threads share the large matrices.
   struct Job {
     const StoredTensor* tensor = nullptr;
-    size_t first_value = 0;
-    size_t value_count = 0;
-    size_t bytes() const { return dtype_bytes(tensor->dtype, value_count); }
-    ops::WeightMatrix source;     // the rows, where they are to be packed
-    std::byte* panels = nullptr;  // null: not packed
-    std::byte* copy = nullptr;    // null: not copied
+    int64_t first_row = 0;
+    ops::WeightMatrix source;  // the rows; no data where they are yet to be gathered
+    DType held = DType::f32;   // what becomes of them
+    std::byte* to = nullptr;   // where they go; null: they stay where they are
+    bool to_store = false;
+    size_t bytes() const {
+      return static_cast<size_t>(static_cast<double>(tensor->bytes) *
+                                 static_cast<double>(source.rows) /
+                                 static_cast<double>(tensor->shape[0]));
+    }
   };
   struct Placed {
     ops::WeightMatrix* target = nullptr;
-    ops::WeightMatrix source;
     const StoredTensor* tensor = nullptr;
+    DType held = DType::f32;
   };
 
   // --- binding -------------------------------------------------------------------------------
 
-  ops::WeightMatrix matrix(const std::string& name) {
-    const StoredTensor& tensor = checkpoint_.get(name);
+  ops::WeightMatrix matrix(const StoredTensor& tensor) {
     ops::WeightMatrix view{tensor.dtype, tensor.shape[0], tensor.shape[1], tensor.data, nullptr};
-    if (tensor.dtype == DType::f8_e4m3) view.block_scales = vector(name + "_scale_inv").data();
+    if (tensor.dtype == DType::f8_e4m3)
+      view.block_scales = vector(fp8_scale_name(tensor.name)).data();
     return view;
   }
 
@@ -94,8 +109,7 @@ class WeightBinder {
   Vector vector(const std::string& name) {
     const StoredTensor& tensor = checkpoint_.get(name);
     check_finite(tensor);
-    std::vector<float> values(static_cast<size_t>(tensor.elements()));
-    convert_to_float(tensor.dtype, tensor.data, values.data(), values.size());
+    std::vector<float> values = widened(tensor);
     weights_.bytes_ += values.size() * sizeof(float);
     if (options_.store) return options_.store->keep(values);
     return weights_.vectors_.emplace_back(std::move(values));
@@ -103,17 +117,18 @@ class WeightBinder {
 
   void bind_matrix(const std::string& name, ops::WeightMatrix& target, bool quantizable = true) {
     const StoredTensor& tensor = checkpoint_.get(name);
-    target = matrix(name);
-    if (quantizable && options_.quantize && ops::can_pack(*options_.quantize, target.columns))
-      packed_.push_back({&target, target, &tensor});
-    else
+    target = matrix(tensor);
+    const DType held = held_dtype(tensor, quantizable, options_.quantize);
+    if (held == tensor.dtype && !is_block_quantized(held) && tensor.runs.empty())
       use_as_stored(target, tensor);
+    else
+      made_.push_back({&target, &tensor, held});
   }
 
   void bind_lm_head(ModelWeights& model) {
     if (!config_.tie_word_embeddings)
       bind_matrix("lm_head.weight", model.lm_head);
-    else if (options_.quantize)
+    else if (options_.quantize || is_block_quantized(model.embedding.dtype))
       bind_matrix("model.embed_tokens.weight", model.lm_head);
     else
       model.lm_head = model.embedding;
@@ -188,9 +203,10 @@ class WeightBinder {
 
   // --- reading -------------------------------------------------------------------------------
 
-  // A matrix of the checkpoint, cut into runs of whole FP8 scale blocks of about 4 MB.
-  void add_jobs(const ops::WeightMatrix& source, const StoredTensor& tensor, std::byte* panels,
-                std::byte* copy) {
+  // A matrix of the checkpoint, cut into runs of whole FP8 scale blocks of about 4 MB. `source` is
+  // the whole of it, `to` where its first row goes, held in rows or panels of `held`.
+  void add_jobs(const ops::WeightMatrix& source, const StoredTensor& tensor, DType held,
+                std::byte* to, bool to_store) {
     const size_t row_bytes = dtype_bytes(source.dtype, static_cast<size_t>(source.columns));
     const int64_t blocks = static_cast<int64_t>((size_t{4} << 20) / (row_bytes * 128));
     const int64_t run = std::max<int64_t>(1, blocks) * 128;
@@ -198,74 +214,90 @@ class WeightBinder {
     for (int64_t row = 0; row < source.rows; row += run) {
       Job job;
       job.tensor = &tensor;
-      job.first_value = static_cast<size_t>(row * source.columns);
+      job.first_row = row;
+      job.held = held;
+      job.to_store = to_store;
       job.source = source;
       job.source.rows = std::min(run, source.rows - row);
-      job.source.data =
-          static_cast<const std::byte*>(source.data) + static_cast<size_t>(row) * row_bytes;
+      if (source.data)
+        job.source.data =
+            static_cast<const std::byte*>(source.data) + static_cast<size_t>(row) * row_bytes;
       if (source.block_scales) job.source.block_scales += row / 128 * scale_columns;
-      job.value_count = static_cast<size_t>(job.source.rows * source.columns);
-      if (panels) job.panels = panels + ops::packed_bytes(*options_.quantize, row, source.columns);
-      if (copy) job.copy = copy + static_cast<size_t>(row) * row_bytes;
+      if (to) job.to = to + held_bytes(held, row, source.columns);
       jobs_.push_back(job);
     }
   }
 
-  void use_as_stored(ops::WeightMatrix& view, const StoredTensor& tensor) {
-    weights_.bytes_ += ops::weight_bytes(view);
-    if (options_.store)
-      copied_.push_back({&view, view, &tensor});
-    else
-      add_jobs(view, tensor, nullptr, nullptr);
+  // Of so many rows in the arena or the store: panels of blocks, rows of all else.
+  static size_t held_bytes(DType held, int64_t rows, int64_t columns) {
+    return ops::weight_bytes({held, rows, columns, nullptr, nullptr});
   }
 
-  // The store's room in the order of binding, every matrix on its own 256 bytes.
-  void place_copies() {
-    if (!options_.store) return;
-    constexpr size_t alignment = 256;
+  void use_as_stored(ops::WeightMatrix& view, const StoredTensor& tensor) {
+    weights_.bytes_ += tensor.bytes;
+    if (options_.store)
+      copied_.push_back({&view, &tensor, tensor.dtype});
+    else
+      add_jobs(view, tensor, tensor.dtype, nullptr, false);
+  }
+
+  // Places in a room, each on its own alignment, in the order of binding.
+  static std::vector<size_t> offsets_of(const std::vector<Placed>& placed, size_t alignment,
+                                        size_t& size) {
     std::vector<size_t> offsets;
-    size_t size = 0;
-    for (const Placed& copied : copied_) {
+    size = 0;
+    for (const Placed& one : placed) {
       offsets.push_back(size);
-      size += (copied.tensor->bytes + alignment - 1) / alignment * alignment;
+      const size_t bytes = held_bytes(one.held, one.target->rows, one.target->columns);
+      size += (bytes + alignment - 1) / alignment * alignment;
     }
-    std::byte* room = options_.store->reserve(size);
-    for (size_t i = 0; i < copied_.size(); ++i) {
-      const Placed& copied = copied_[i];
-      copied.target->data = room + offsets[i];
-      add_jobs(copied.source, *copied.tensor, nullptr, room + offsets[i]);
+    return offsets;
+  }
+
+  void place(const std::vector<Placed>& placed, const std::vector<size_t>& offsets, std::byte* room,
+             bool in_store) {
+    for (size_t i = 0; i < placed.size(); ++i) {
+      const Placed& one = placed[i];
+      const ops::WeightMatrix source = *one.target;
+      std::byte* to = room + offsets[i];
+      add_jobs(source, *one.tensor, one.held, to, in_store);
+      *one.target = {one.held, source.rows, source.columns, to,
+                     one.held == source.dtype ? source.block_scales : nullptr};
     }
+  }
+
+  void place_in_store() {
+    if (!options_.store) return;
+    size_t size = 0;
+    const std::vector<size_t> offsets = offsets_of(copied_, 256, size);
+    place(copied_, offsets, options_.store->reserve(size), true);
     if (config_.tie_word_embeddings) weights_.model_.lm_head = weights_.model_.embedding;
   }
 
-  void place_panels() {
-    constexpr size_t alignment = 64;
-    std::vector<size_t> offsets;
+  void place_in_arena() {
     size_t size = 0;
-    for (const Placed& packed : packed_) {
-      offsets.push_back(size);
-      const size_t bytes =
-          ops::packed_bytes(*options_.quantize, packed.source.rows, packed.source.columns);
-      size += (bytes + alignment - 1) / alignment * alignment;
-    }
+    const std::vector<size_t> offsets = offsets_of(made_, 64, size);
     weights_.arena_ = AlignedBuffer(size, "quantised weights; use a smaller format or model");
     weights_.bytes_ += size;
-    for (size_t i = 0; i < packed_.size(); ++i) {
-      const Placed& packed = packed_[i];
-      std::byte* panels = weights_.arena_.data() + offsets[i];
-      *packed.target = {*options_.quantize, packed.source.rows, packed.source.columns, panels,
-                        nullptr};
-      add_jobs(packed.source, *packed.tensor, panels, nullptr);
-    }
+    place(made_, offsets, weights_.arena_.data(), false);
   }
 
   void run(const Job& job) const {
-    check_finite(*job.tensor, job.first_value, job.value_count);
-    if (!job.panels && !job.copy) return;
-    if (job.panels)
-      ops::pack_weights(job.source, *options_.quantize, job.panels);
+    std::vector<std::byte> gathered;
+    ops::WeightMatrix source = job.source;
+    if (!source.data) source.data = rows_of(*job.tensor, job.first_row, source.rows, gathered);
+    const auto* rows = static_cast<const std::byte*>(source.data);
+    const auto count = static_cast<size_t>(source.rows * source.columns);
+    check_finite(*job.tensor, rows, static_cast<size_t>(job.first_row * source.columns), count);
+    if (!job.to) return;
+    if (job.to_store)
+      options_.store->write(job.to, rows, dtype_bytes(source.dtype, count));
+    else if (is_block_quantized(job.held))
+      ops::pack_weights(source, job.held, job.to);
+    else if (job.held == source.dtype)
+      std::memcpy(job.to, rows, dtype_bytes(source.dtype, count));
     else
-      options_.store->write(job.copy, job.source.data, job.bytes());
+      convert_to_float(source.dtype, rows, reinterpret_cast<float*>(job.to), count);
     checkpoint_.dont_need(*job.tensor);
   }
 
@@ -273,7 +305,7 @@ class WeightBinder {
   const Config& config_;
   const ResidentWeights::Options& options_;
   ResidentWeights& weights_;
-  std::vector<Placed> packed_;
+  std::vector<Placed> made_;    // in the arena
   std::vector<Placed> copied_;  // to the store
   std::vector<Job> jobs_;
 };

@@ -1,6 +1,6 @@
 // The model's weights as kernels read them.
 //
-// Matrices are views into the checkpoint's memory map, panels packed into one arena, or copies in
+// Matrices are views into the checkpoint's memory map, panels and copies in one arena, or copies in
 // the memory of another device; vectors (norms, gates, convolution taps) are widened to fp32
 // copies. What is not in the map is owned by ResidentWeights or the device's store.
 #pragma once
@@ -16,7 +16,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "ops/matmul/matmul.h"
 #include "ops/moe/moe.h"
@@ -73,12 +73,19 @@ struct MtpWeights {
 };
 
 struct ModelWeights {
-  ops::WeightMatrix embedding;  // [vocabulary, hidden], as stored
+  // [vocabulary, hidden], row-major as stored, in blocks too: rows are widened as they are looked
+  // up.
+  ops::WeightMatrix embedding;
   std::vector<LayerWeights> layers;
   Vector norm;  // [hidden]
   ops::WeightMatrix lm_head;
   std::optional<MtpWeights> mtp;
 };
+
+// The type in which a matrix is held. `quantizable`: what --quantize may round. Types that kernels
+// read stay as stored. Of blocks kernels read q8_0 and q4_0; the others are held as q8_0, which
+// costs memory and next to no accuracy, and where nothing may be rounded all are widened to f32.
+DType held_dtype(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize);
 
 using Progress = std::function<void(size_t done, size_t total)>;
 
@@ -100,7 +107,8 @@ class ResidentWeights {
     std::optional<DType> quantize;
     bool load_mtp = true;
     Progress progress;
-    WeightStore* store = nullptr;  // null: here. A store takes matrices as stored: no quantize.
+    // null: here. A store takes matrices as stored: no quantize, no blocks, no runs of rows.
+    WeightStore* store = nullptr;
   };
   // Throws Error naming the first tensor that holds a value that is not finite.
   ResidentWeights(const Checkpoint& checkpoint, const Config& config, const Options& options,
@@ -112,7 +120,7 @@ class ResidentWeights {
  private:
   friend class WeightBinder;
   ModelWeights model_;
-  AlignedBuffer arena_;                     // packed panels
+  AlignedBuffer arena_;                     // panels, and rows that had to be gathered or widened
   std::deque<std::vector<float>> vectors_;  // a deque keeps them in place
   size_t bytes_ = 0;
 };

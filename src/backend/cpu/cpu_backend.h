@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "backend/step.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "tensor/dtype.h"
 

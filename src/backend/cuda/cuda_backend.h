@@ -11,7 +11,7 @@
 #include <string>
 
 #include "backend/step.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "tensor/dtype.h"
 

@@ -30,7 +30,8 @@ struct WeightMatrix {
   int64_t rows = 0;
   int64_t columns = 0;
   // f32, f16, bf16, f8_e4m3: row-major, any alignment (tensors lie where the file put them).
-  // q8_0, q4_0: panels as pack_weights() writes them, 64-byte aligned.
+  // q8_0, q4_0: panels as pack_weights() writes them, 64-byte aligned; as the source of
+  // pack_weights(), like all types in blocks, row-major blocks of any alignment.
   const void* data = nullptr;
   // f8_e4m3 only: [ceil(rows / 128), ceil(columns / 128)].
   const float* block_scales = nullptr;
@@ -65,9 +66,11 @@ bool can_pack(DType format, int64_t columns);
 // Bytes of a packed matrix; rows are padded with zeros to whole panels.
 size_t packed_bytes(DType format, int64_t rows, int64_t columns);
 
-// Quantises `source` (row-major f32, f16, bf16 or f8_e4m3) to q8_0 or q4_0 exactly as
-// tensor/blocks.h encodes, and lays the blocks out in panels of 16 rows for the kernels. Single
-// threaded: the loader runs many at once. `packed` is 64-byte aligned and packed_bytes() long.
+// Quantises `source` (row-major f32, f16, bf16, f8_e4m3 or blocks of any type) to q8_0 or q4_0
+// exactly as tensor/blocks.h encodes, and lays the blocks out in panels of 16 rows for the kernels.
+// Blocks that have the format already stay as they are, but for a q8_0 block that holds -128, which
+// no encoder writes and kernels do not take: it is encoded anew. Single threaded: the loader runs
+// many at once. `packed` is 64-byte aligned and packed_bytes() long.
 void pack_weights(const WeightMatrix& source, DType format, void* packed);
 
 // One row back as floats, exactly d * q: for embeddings, tests and error tables.

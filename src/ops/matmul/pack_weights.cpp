@@ -6,6 +6,7 @@
 #include "ops/matmul/kernels.h"
 #include "ops/matmul/layout.h"
 #include "ops/matmul/matmul.h"
+#include "ops/matmul/pack_blocks.h"
 
 namespace qnext::ops {
 
@@ -48,7 +49,7 @@ PackKernel pack_kernel(DType source) {
 }  // namespace
 
 bool can_pack(DType format, int64_t columns) {
-  return is_block_quantized(format) && columns % layout::block == 0;
+  return (format == DType::q8_0 || format == DType::q4_0) && columns % layout::block == 0;
 }
 
 size_t packed_bytes(DType format, int64_t rows, int64_t columns) {
@@ -59,6 +60,8 @@ size_t packed_bytes(DType format, int64_t rows, int64_t columns) {
 void pack_weights(const WeightMatrix& source, DType format, void* packed) {
   QNEXT_CHECK(can_pack(format, source.columns), "{} columns as {}", source.columns,
               dtype_name(format));
+  if (is_block_quantized(source.dtype))
+    return pack_blocks(source, format, pack_kernel(DType::f32), packed);
   const PackKernel pack = pack_kernel(source.dtype);
   const int64_t runs = (source.columns + scale_block - 1) / scale_block;
   PackTask task{nullptr, nullptr, 0, source.columns, bits_of(format), packed};
