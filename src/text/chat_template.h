@@ -38,21 +38,22 @@ class ChatTemplate {
   std::unique_ptr<const Program> program_;
 };
 
-// The templates of one model folder and the special tokens that they may name.
+// The templates of one model and the special tokens that they may name.
 class ModelChatTemplate {
  public:
   // chat_template.jinja, else chat_template of tokenizer_config.json (one template, or a list of
   // named ones: "default", and "tool_use" for requests with tools). nullopt where the model has
   // none. Throws Error where a file is there and cannot be read.
   static std::optional<ModelChatTemplate> load(const std::string& folder);
+  // `tokens`: special tokens by the names that templates know them by. Without `with_tools` the
+  // standard template serves requests with tools too.
+  ModelChatTemplate(ChatTemplate standard, std::optional<ChatTemplate> with_tools,
+                    json::Object tokens);
 
   // Adds the special tokens (bos_token, eos_token, ...) that `variables` does not set itself.
   std::string render(const json::Object& variables) const;
 
  private:
-  ModelChatTemplate(ChatTemplate standard, std::optional<ChatTemplate> with_tools,
-                    json::Object tokens);
-
   ChatTemplate standard_;
   std::optional<ChatTemplate> with_tools_;
   json::Object tokens_;  // name -> text

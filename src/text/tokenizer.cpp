@@ -120,7 +120,10 @@ Tokenizer Tokenizer::load(const std::string& path) {
 
 Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view name,
                                std::string_view config_json) {
-  TokenizerDefinition definition = read_tokenizer_definition(tokenizer_json, name, config_json);
+  return from_definition(read_tokenizer_definition(tokenizer_json, name, config_json), name);
+}
+
+Tokenizer Tokenizer::from_definition(TokenizerDefinition definition, std::string_view name) {
   try {
     return Tokenizer(std::make_unique<const State>(std::move(definition)));
   } catch (const Error& error) {

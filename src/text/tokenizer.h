@@ -18,6 +18,8 @@
 
 namespace qnext {
 
+struct TokenizerDefinition;
+
 // Immutable once made and safe to use from several threads at once. Move-only.
 class Tokenizer {
  public:
@@ -29,6 +31,8 @@ class Tokenizer {
   // The same from text; `name` stands for the file in errors. An empty config means none.
   static Tokenizer from_json(std::string_view tokenizer_json, std::string_view name,
                              std::string_view config_json = {});
+  // The same from what a file said; `name` stands for it in errors.
+  static Tokenizer from_definition(TokenizerDefinition definition, std::string_view name);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
