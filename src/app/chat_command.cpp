@@ -53,8 +53,8 @@ class Chat {
   explicit Chat(const ChatOptions& options)
       : options_(options),
         files_(options.model),
-        tokenizer_(load_tokenizer(files_.folder, files_.config)),
-        template_(ModelChatTemplate::load(files_.folder)),
+        tokenizer_(load_tokenizer(files_)),
+        template_(files_.source.chat_template()),
         conversation_(template_ ? &*template_ : nullptr),
         sampling_(options.sampling.resolve(files_.generation)) {
     require_utf8(options.system, "--system");

@@ -99,7 +99,7 @@ int generate(GenerateOptions& options) {
   require_utf8(options.prompt, "the prompt");
   for (const std::string& stop : options.answer.stop_strings) require_utf8(stop, "--stop");
   const ModelFiles files(options.model);
-  const Tokenizer tokenizer = load_tokenizer(files.folder, files.config);
+  const Tokenizer tokenizer = load_tokenizer(files);
   ops::SamplingParameters sampling = options.sampling.resolve(files.generation);
   sampling.logprobs = options.logprobs.value_or(-1);
   std::vector<int32_t> prompt = tokenizer.encode(options.prompt);

@@ -38,7 +38,7 @@ std::string dtypes_text(const WeightGroup& group) {
 
 std::string config_text(const ModelFiles& files) {
   const Config& c = files.config;
-  std::string out = fmt::format("{}\n", files.folder);
+  std::string out = fmt::format("{}\n", files.path());
   const auto line = [&](const char* name, const std::string& value) {
     out += fmt::format("  {:<16}{}\n", name, value);
   };
@@ -84,16 +84,22 @@ std::string weights_text(const ModelFiles& files, const Inventory& inventory) {
   return out;
 }
 
-std::string memory_text(const MemoryNeeds& needs, const InspectOptions& options) {
+// How the weights are held.
+std::string weights_note(const Inventory& inventory, const InspectOptions& options) {
+  if (!options.machine.quantize.empty()) return options.machine.quantize + ", quantised at load";
+  const std::string held = held_text(inventory);
+  return held.empty() ? "mapped from the files, as stored" : held;
+}
+
+std::string memory_text(const MemoryNeeds& needs, const Inventory& inventory,
+                        const InspectOptions& options) {
   std::string out =
       fmt::format("\n  memory for one sequence of {} tokens\n", grouped_text(needs.context));
   const auto row = [&](const char* name, size_t bytes, const std::string& note) {
     out += fmt::format("  {:<16}{:>12}{}\n", name, bytes_text(static_cast<double>(bytes)),
                        note.empty() ? "" : "  " + note);
   };
-  row("weights", needs.weights,
-      options.machine.quantize.empty() ? "mapped from the files, as stored"
-                                       : options.machine.quantize + ", quantised at load");
+  row("weights", needs.weights, weights_note(inventory, options));
   row("state", needs.state,
       fmt::format("{} slot{}, whatever the context", needs.slots, needs.slots == 1 ? "" : "s"));
   row("keys and values", needs.kv,
@@ -103,12 +109,19 @@ std::string memory_text(const MemoryNeeds& needs, const InspectOptions& options)
   return out;
 }
 
+// "Q5_K Q4_K" where rows of two tensors of a file make one.
+std::string types_text(const StoredTensor& tensor) {
+  std::string text;
+  for (const DType stored : tensor.stored_types())
+    text += (text.empty() ? "" : " ") + std::string(dtype_name(stored));
+  return text;
+}
+
 std::string tensors_text(const Checkpoint& checkpoint) {
   std::string out = "\n";
   for (const StoredTensor& tensor : checkpoint.tensors()) {
-    out += fmt::format("  {:<8} {:<22} {:>10}  {}\n", dtype_name(tensor.dtype),
-                       shape_text(tensor.shape), bytes_text(static_cast<double>(tensor.bytes)),
-                       tensor.name);
+    out += fmt::format("  {:<8} {:<22} {:>10}  {}\n", types_text(tensor), shape_text(tensor.shape),
+                       bytes_text(static_cast<double>(tensor.bytes)), tensor.name);
   }
   return out;
 }
@@ -165,13 +178,16 @@ json::Object config_json(const Config& c) {
 
 std::string inspect_json(const ModelFiles& files, const Inventory& inventory,
                          const MemoryNeeds& needs, bool tensors) {
+  json::Object held;
+  for (const auto& [stored, type] : inventory.held_as) held.set(stored, type);
   json::Object groups;
   for (const WeightGroup& group : inventory.groups) groups.set(group.name, group_json(group));
-  json::Object out = {{"folder", files.folder},
+  json::Object out = {{"folder", files.path()},
                       {"config", config_json(files.config)},
                       {"has_mtp", files.weights.has_mtp},
                       {"weights", std::move(groups)},
                       {"total", group_json(inventory.total)},
+                      {"held_as", std::move(held)},
                       {"memory", memory_json(needs)}};
   if (tensors) {
     json::Array list;
@@ -179,7 +195,7 @@ std::string inspect_json(const ModelFiles& files, const Inventory& inventory,
       json::Array shape;
       for (const int64_t size : tensor.shape) shape.emplace_back(size);
       list.emplace_back(json::Object{{"name", tensor.name},
-                                     {"dtype", dtype_name(tensor.dtype)},
+                                     {"dtype", types_text(tensor)},
                                      {"shape", std::move(shape)},
                                      {"bytes", static_cast<int64_t>(tensor.bytes)}});
     }
@@ -198,7 +214,8 @@ int inspect(const InspectOptions& options) {
     write_output(inspect_json(files, inventory, needs, options.tensors));
     return exit_status::success;
   }
-  write_output(config_text(files) + weights_text(files, inventory) + memory_text(needs, options) +
+  write_output(config_text(files) + weights_text(files, inventory) +
+               memory_text(needs, inventory, options) +
                (options.tensors ? tensors_text(files.checkpoint) : ""));
   return exit_status::success;
 }

@@ -1,7 +1,10 @@
 #include "app/inventory.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "backend/common/weights.h"
 #include "backend/cpu/caches.h"
 #include "backend/cpu/workspace.h"
 #include "engine/engine.h"
@@ -75,19 +78,23 @@ double active_share(const WeightSpec& spec, const Config& config) {
   return 1;
 }
 
-// What the CPU backend quantises on request: see CpuOptions.
-bool is_quantized(const WeightSpec& spec, DType format) {
-  return spec.shape.size() == 2 && spec.role != WeightRole::embedding &&
-         spec.role != WeightRole::router && spec.role != WeightRole::shared_expert_gate &&
-         spec.role != WeightRole::delta_in_proj_ba && ops::can_pack(format, spec.shape[1]);
+// What the CPU backend may round: see CpuOptions.
+bool is_quantizable(const WeightSpec& spec) {
+  return spec.role != WeightRole::router && spec.role != WeightRole::shared_expert_gate &&
+         spec.role != WeightRole::delta_in_proj_ba;
+}
+
+// Bytes of a matrix as the backend makes it of the stored one.
+size_t made_bytes(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize) {
+  const DType held = backend::held_dtype(matrix, quantizable, quantize);
+  return ops::weight_bytes({held, matrix.shape[0], matrix.shape[1], nullptr, nullptr});
 }
 
 size_t resident_bytes(const WeightSpec& spec, const StoredTensor& tensor,
                       std::optional<DType> quantize) {
-  if (quantize && is_quantized(spec, *quantize))
-    return ops::packed_bytes(*quantize, spec.shape[0], spec.shape[1]);
-  const bool is_matrix = spec.shape.size() == 2;
-  return is_matrix ? tensor.bytes : static_cast<size_t>(tensor.elements()) * sizeof(float);
+  if (spec.shape.size() != 2) return static_cast<size_t>(tensor.elements()) * sizeof(float);
+  if (spec.role == WeightRole::embedding) return tensor.bytes;
+  return made_bytes(tensor, is_quantizable(spec), quantize);
 }
 
 void add(WeightGroup& group, const WeightGroup& more) {
@@ -99,7 +106,29 @@ void add(WeightGroup& group, const WeightGroup& more) {
   for (const auto& [dtype, count] : more.dtypes) group.dtypes[dtype] += count;
 }
 
+// Remembers a block type that becomes another without being asked to. What must not be rounded is
+// widened to f32 and never worth a word.
+void note_held(Inventory& inventory, const WeightSpec& spec, const StoredTensor& tensor,
+               std::optional<DType> quantize) {
+  const bool is_lookup = spec.role == WeightRole::embedding;
+  if (quantize || spec.shape.size() != 2 || is_lookup || !is_quantizable(spec)) return;
+  const DType held = backend::held_dtype(tensor, true, quantize);
+  for (const DType stored : tensor.stored_types())
+    if (is_block_quantized(stored) && !ops::can_pack(stored, tensor.shape[1]))
+      inventory.held_as[std::string(dtype_name(stored))] = dtype_name(held);
+}
+
 }  // namespace
+
+std::string held_text(const Inventory& inventory) {
+  std::string types;
+  for (auto entry = inventory.held_as.begin(); entry != inventory.held_as.end(); ++entry) {
+    const bool is_last = std::next(entry) == inventory.held_as.end();
+    types += (types.empty() ? "" : is_last ? " and " : ", ") + entry->first;
+  }
+  if (types.empty()) return {};
+  return fmt::format("{} weights are held as {}", types, inventory.held_as.begin()->second);
+}
 
 Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize) {
   Inventory inventory;
@@ -112,11 +141,13 @@ Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize)
     one.active = static_cast<double>(one.parameters) * active_share(spec, files.config);
     one.bytes = tensor->bytes;
     one.resident_bytes = resident_bytes(spec, *tensor, quantize);
-    one.dtypes[std::string(dtype_name(tensor->dtype))] = 1;
+    for (const DType stored : tensor->stored_types())
+      one.dtypes[std::string(dtype_name(stored))] = 1;
+    note_held(inventory, spec, *tensor, quantize);
     if (tensor->dtype == DType::f8_e4m3) {
       const StoredTensor& scales = files.checkpoint.get(fp8_scale_name(spec.name));
       one.bytes += scales.bytes;
-      if (!quantize || !is_quantized(spec, *quantize))
+      if (backend::held_dtype(*tensor, is_quantizable(spec), quantize) == DType::f8_e4m3)
         one.resident_bytes += static_cast<size_t>(scales.elements()) * sizeof(float);
     }
     const std::string name = group_name(spec);
@@ -131,8 +162,8 @@ Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize)
     if (spec.role == WeightRole::embedding && files.config.tie_word_embeddings) {
       WeightGroup tied;
       tied.active = static_cast<double>(one.parameters);
-      if (quantize && ops::can_pack(*quantize, spec.shape[1]))
-        tied.resident_bytes = ops::packed_bytes(*quantize, spec.shape[0], spec.shape[1]);
+      if (quantize || is_block_quantized(tensor->dtype))
+        tied.resident_bytes = made_bytes(*tensor, true, quantize);
       add(*group, tied);
       add(inventory.total, tied);
     }

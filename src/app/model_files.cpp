@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "app/model_folder.h"
+#include "app/inventory.h"
 #include "app/progress.h"
 #include "backend/cpu/cpu_backend.h"
 #ifdef QNEXT_CUDA
@@ -16,10 +16,10 @@ namespace qnext::app {
 
 // config.json first: of all files it tells most about what is wrong with a folder.
 ModelFiles::ModelFiles(const std::string& model_option)
-    : folder(find_model_folder(model_option)),
-      config(load_config(folder)),
-      generation(load_generation_config(folder)),
-      checkpoint(folder),
+    : source(model_option),
+      config(source.config()),
+      generation(source.generation_config()),
+      checkpoint(source.checkpoint(config)),
       weights(check_weights(config, checkpoint)) {}
 
 std::vector<int32_t> ModelFiles::stop_tokens() const {
@@ -33,15 +33,17 @@ std::vector<int32_t> ModelFiles::stop_tokens() const {
   return tokens;
 }
 
-Tokenizer load_tokenizer(const std::string& folder, const Config& config) {
-  if (!std::filesystem::exists(std::filesystem::path(folder) / "tokenizer.json"))
-    fail("{} has no tokenizer.json, so it has no text; bench and verify run without one", folder);
-  Tokenizer tokenizer = Tokenizer::load(folder);
-  if (tokenizer.vocabulary_size() > config.vocabulary_size) {
+Tokenizer load_tokenizer(const ModelFiles& files) {
+  const std::string& path = files.path();
+  if (!files.source.is_gguf() &&
+      !std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json"))
+    fail("{} has no tokenizer.json, so it has no text; bench and verify run without one", path);
+  Tokenizer tokenizer = files.source.tokenizer();
+  if (tokenizer.vocabulary_size() > files.config.vocabulary_size) {
     fail(
-        "{}: tokenizer.json has {} tokens but config.json a vocab_size of {}; they are not of one "
+        "{}: the tokenizer has {} tokens but the model a vocabulary of {}; they are not of one "
         "model",
-        folder, tokenizer.vocabulary_size(), config.vocabulary_size);
+        path, tokenizer.vocabulary_size(), files.config.vocabulary_size);
   }
   return tokenizer;
 }
@@ -59,13 +61,14 @@ std::optional<std::string> why_no_gpu([[maybe_unused]] const MachineOptions& opt
 }
 
 // Whether --device means the GPU. Under auto the CPU takes what the GPU cannot, and says so.
-bool use_gpu(const MachineOptions& options) {
+bool use_gpu(const ModelFiles& files, const MachineOptions& options) {
   const std::optional<std::string> no_cpu = options.why_not_on_cpu();
   if (options.device == "cpu") {
     if (no_cpu) fail("{}", *no_cpu);
     return false;
   }
-  const std::optional<std::string> no_gpu = why_no_gpu(options);
+  std::optional<std::string> no_gpu = why_no_gpu(options);
+  if (!no_gpu && files.source.is_gguf()) no_gpu = "GGUF files run on the CPU only, so far";
   if (!no_gpu) return true;
   if (options.device == "cuda") fail("--device cuda: {}; use --device cpu", *no_gpu);
   if (no_cpu) fail("{}; {}", *no_cpu, *no_gpu);
@@ -93,9 +96,9 @@ backend::CudaOptions cuda_options(const MachineOptions& options, bool want_mtp, 
 std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
                                                const MachineOptions& options, bool want_mtp) {
   if (want_mtp && !files.weights.has_mtp)
-    fail("{} has no MTP head, which --speculate needs; leave --speculate out", files.folder);
+    fail("{} has no MTP head, which --speculate needs; leave --speculate out", files.path());
   if (!options.isa.empty()) limit_isa(isa_from_name(options.isa));
-  const bool gpu = use_gpu(options);
+  const bool gpu = use_gpu(files, options);
   ProgressBar bar("loading");
 #ifdef QNEXT_CUDA
   if (gpu) {
@@ -104,6 +107,9 @@ std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
   }
 #endif
   QNEXT_CHECK(!gpu);
+  if (const std::string text = held_text(take_inventory(files, options.quantization()));
+      !text.empty())
+    fmt::print(stderr, "{}: {}\n", files.path(), text);
   return backend::make_cpu_backend(
       files.checkpoint, files.config,
       {.threads = options.threads,

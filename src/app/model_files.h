@@ -6,9 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "app/model_source.h"
 #include "app/options.h"
 #include "backend/step.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/generation_config.h"
 #include "model/weight_schema.h"
@@ -16,28 +17,30 @@
 
 namespace qnext::app {
 
-// What a checkpoint folder holds, opened and checked: names, shapes and sizes, no weights read.
+// What a checkpoint holds, opened and checked: names, shapes and sizes, no weights read.
 struct ModelFiles {
   // Throws Error on anything missing or wrong.
   explicit ModelFiles(const std::string& model_option);
 
-  std::string folder;
+  ModelSource source;
   Config config;
   GenerationConfig generation;
   Checkpoint checkpoint;
   WeightReport weights;
 
+  const std::string& path() const { return source.path(); }
   // Tokens that end an answer: those of config.json and of generation_config.json.
   std::vector<int32_t> stop_tokens() const;
 };
 
-// The tokenizer of a folder. Throws Error where there is none, or where it has more tokens than the
+// The model's tokenizer. Throws Error where there is none, or where it has more tokens than the
 // model's vocabulary.
-Tokenizer load_tokenizer(const std::string& folder, const Config& config);
+Tokenizer load_tokenizer(const ModelFiles& files);
 
-// The weights made ready on this machine, with a progress bar. `files` must outlive the backend.
-// The MTP head is left out unless wanted. Throws Error where --speculate wants one and there is
-// none.
+// The weights made ready on this machine, with a progress bar and, where they are held in other
+// types than stored though nobody asked for it, a line that says so. `files` must outlive the
+// backend. The MTP head is left out unless wanted. Throws Error where --speculate wants one and
+// there is none.
 std::unique_ptr<backend::Backend> load_backend(const ModelFiles& files,
                                                const MachineOptions& options, bool want_mtp);
 // The same with random weights that no file holds, for measuring. Only a GPU makes them: throws

@@ -120,8 +120,8 @@ engine::GenerationRequest AnswerOptions::request(std::vector<int32_t> prompt,
 }
 
 void add_model_option(CLI::App& command, std::string& model) {
-  command.add_option("-m,--model", model, "Hugging Face checkpoint folder [bundled model]")
-      ->type_name("FOLDER");
+  command.add_option("-m,--model", model, "Hugging Face folder or GGUF file [bundled model]")
+      ->type_name("MODEL");
 }
 
 void add_storage_options(CLI::App& command, MachineOptions& options) {

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "app/command.h"
-#include "app/model_folder.h"
+#include "app/model_source.h"
 #include "app/terminal.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -43,9 +43,9 @@ int render(const RenderOptions& options) {
     write_output(chat_template.render(read_variables(options.input)));
     return exit_status::success;
   }
-  const std::string folder = find_model_folder(options.model);
-  const auto chat_template = ModelChatTemplate::load(folder);
-  if (!chat_template) fail("{} has no chat template; name one with --template FILE", folder);
+  const ModelSource source(options.model);
+  const auto chat_template = source.chat_template();
+  if (!chat_template) fail("{} has no chat template; name one with --template FILE", source.path());
   write_output(chat_template->render(read_variables(options.input)));
   return exit_status::success;
 }
@@ -61,8 +61,8 @@ void register_render(CLI::App& app) {
   CLI::Option* file =
       command.add_option("--template", options->template_file, "file of the Jinja template");
   file->type_name("FILE");
-  command.add_option("-m,--model", options->model, "folder whose chat template is used")
-      ->type_name("FOLDER")
+  command.add_option("-m,--model", options->model, "model whose chat template is used [bundled]")
+      ->type_name("MODEL")
       ->excludes(file);
   on_run(command, [options] { return render(*options); });
 }

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "app/command.h"
-#include "app/model_folder.h"
+#include "app/model_source.h"
 #include "app/terminal.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -130,7 +130,7 @@ int tokenize_lines(const Tokenizer& tokenizer, const TokenizeOptions& options) {
 }
 
 int tokenize(const TokenizeOptions& options) {
-  const Tokenizer tokenizer = Tokenizer::load(find_model_folder(options.model));
+  const Tokenizer tokenizer = ModelSource(options.model).tokenizer();
   if (options.json) return tokenize_lines(tokenizer, options);
   const std::string text = options.text == "-" ? read_input() : options.text;
   if (options.decode) {
@@ -156,8 +156,10 @@ void register_tokenize(CLI::App& app) {
       add_command(app, "tokenize", "Show the token ids of a text, or the text of ids", examples);
   command.add_option("text", options->text, "the text; - or nothing reads standard input")
       ->type_name("");
-  command.add_option("-m,--model", options->model, "folder with tokenizer.json [bundled model]")
-      ->type_name("FOLDER");
+  command
+      .add_option("-m,--model", options->model,
+                  "folder with tokenizer.json, or a GGUF file [bundled]")
+      ->type_name("MODEL");
   command.add_flag("--json", options->json, "standard input as JSON, a line each");
   command.add_flag("--decode", options->decode, "from ids to text");
   command.add_flag("--plain", options->plain, "control tokens such as <|im_end|> are plain text");

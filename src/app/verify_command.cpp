@@ -81,7 +81,7 @@ void register_verify(CLI::App& app) {
   auto options = std::make_shared<CommandOptions>();
   CLI::App& command =
       add_command(app, "verify", "Compare a checkpoint with reference vectors", examples);
-  command.add_option("model", options->model, "folder of the checkpoint")
+  command.add_option("model", options->model, "folder of the checkpoint, or a GGUF file")
       ->type_name("")
       ->required();
   command.add_option("vectors", options->vectors, "vectors.safetensors: what is right")

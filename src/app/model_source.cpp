@@ -1,0 +1,62 @@
+#include "app/model_source.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+#include "model/gguf_config.h"
+#include "model/gguf_weights.h"
+#include "text/gguf_tokenizer.h"
+
+namespace qnext::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string bundled_model_folder() {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  const fs::path installed =
+      program.parent_path() / ".." / "share" / "qnext" / "models" / "tiny-shakespeare";
+  const fs::path source = fs::path(QNEXT_SOURCE_DIR) / "models" / "tiny-shakespeare";
+  for (const fs::path& folder : {installed, source}) {
+    if (fs::exists(folder / "config.json", ignored)) return folder.lexically_normal();
+  }
+  fail("the bundled model is neither in {} nor in {}; name a model with --model FOLDER",
+       installed.lexically_normal().string(), source.string());
+}
+
+}  // namespace
+
+ModelSource::ModelSource(const std::string& given)
+    : path_(given.empty() ? bundled_model_folder() : given) {
+  std::error_code ignored;
+  if (!fs::exists(path_, ignored))
+    fail("there is no {}; --model names the folder of a Hugging Face checkpoint or a GGUF file",
+         path_);
+  if (!fs::is_directory(path_, ignored)) gguf_.emplace(path_);
+}
+
+Config ModelSource::config() const {
+  return gguf_ ? read_gguf_config(*gguf_) : load_config(path_);
+}
+
+GenerationConfig ModelSource::generation_config() const {
+  return gguf_ ? read_gguf_generation_config(*gguf_) : load_generation_config(path_);
+}
+
+Checkpoint ModelSource::checkpoint(const Config& config) const {
+  return gguf_ ? gguf_checkpoint(*gguf_, config) : Checkpoint(path_);
+}
+
+Tokenizer ModelSource::tokenizer() const {
+  if (gguf_) return load_gguf_tokenizer(gguf_->metadata());
+  return Tokenizer::load(path_);
+}
+
+std::optional<ModelChatTemplate> ModelSource::chat_template() const {
+  if (gguf_) return load_gguf_chat_template(gguf_->metadata());
+  return ModelChatTemplate::load(path_);
+}
+
+}  // namespace qnext::app
