@@ -1,0 +1,335 @@
+// Models in GGUF files: the reference's own file, conversions of the other reference models, and
+// every block type, layout and fault on small ones.
+#include "checkpoint/gguf.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "app/verify.h"
+#include "backend/cpu/cpu_backend.h"
+#include "base/error.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/temporary_folder.h"
+#include "model/gguf_config.h"
+#include "model/gguf_weights.h"
+#include "model/preset.h"
+#include "model/random_checkpoint.h"
+#include "tests/gguf_conversion.h"
+#include "tests/models.h"
+#include "tests/shown.h"
+
+namespace qnext {
+namespace {
+
+using ::testing::AllOf;
+using testing::data_folder;
+using testing::FloatTensors;
+using testing::GgufConversion;
+using testing::GgufLayout;
+using testing::GgufWriter;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::TestModel;
+
+struct GgufModel {
+  explicit GgufModel(const std::string& path)
+      : files(path), config(read_gguf_config(files)), checkpoint(gguf_checkpoint(files, config)) {
+    report = check_weights(config, checkpoint);
+  }
+  std::unique_ptr<backend::Backend> backend(std::optional<DType> quantize = {}) const {
+    return backend::make_cpu_backend(checkpoint, config, {.threads = 2, .quantize = quantize});
+  }
+
+  GgufFiles files;
+  Config config;
+  Checkpoint checkpoint;
+  WeightReport report;
+};
+
+void expect_verified(const GgufModel& model, const std::string& vectors_path, size_t checks) {
+  const auto backend = model.backend();
+  const SafetensorsFile vectors(vectors_path);
+  for (const int64_t chunk : {7, 512}) {
+    const auto found = app::verify(*backend, vectors, {.tolerance = 1e-4, .chunk = chunk});
+    EXPECT_GE(found.size(), checks);
+    for (const app::VerifyCheck& check : found)
+      EXPECT_TRUE(check.passed) << check.what << ": error " << check.largest_error << " of "
+                                << check.scale << ", " << check.tokens_equal << " of "
+                                << check.tokens << " tokens equal";
+  }
+}
+
+// Made elsewhere, and decoded by a llama.cpp-family engine to the reference's tokens.
+TEST(GgufReference, TheFileOfG2GivesItsVectors) {
+  const GgufModel model(data_folder("g2-heads") + "/model-f32.gguf");
+  EXPECT_FALSE(model.report.has_mtp);
+  EXPECT_TRUE(model.report.unknown.empty());
+  expect_verified(model, data_folder("g2-heads") + "/vectors.safetensors", 13);
+}
+
+// Where a number is stored as f32.
+void expect_same_config(Config found, const Config& expected) {
+  EXPECT_EQ(static_cast<float>(found.rms_norm_eps), static_cast<float>(expected.rms_norm_eps));
+  EXPECT_EQ(found.rope.theta, expected.rope.theta);
+  found.rms_norm_eps = expected.rms_norm_eps;
+  found.eos_token_ids = expected.eos_token_ids;  // there is no tokenizer
+  EXPECT_EQ(found, expected);
+}
+
+class GgufConverted : public ::testing::TestWithParam<std::tuple<std::string, DType>> {};
+
+// With the MTP head, which the published converter leaves out, or writes as blk.N.nextn.
+TEST_P(GgufConverted, GivesTheVectorsOfTheFolder) {
+  const auto& [name, dtype] = GetParam();
+  const std::string folder =
+      name == "tiny-shakespeare" ? testing::tiny_shakespeare : data_folder(name);
+  const TestModel original(folder);
+  const GgufConversion conversion(original.config, {});
+  FloatTensors tensors = conversion.to_gguf(original.checkpoint);
+  GgufWriter writer;
+  conversion.add_metadata(writer);
+  testing::add_tensors(writer, tensors, [&, type = dtype](const std::string&) { return type; });
+  const TemporaryFolder place;
+  write_file(place / "x.gguf", writer.bytes());
+  const GgufModel model(place / "x.gguf");
+  expect_same_config(model.config, original.config);
+  EXPECT_TRUE(model.report.has_mtp);
+  expect_verified(model, folder + "/vectors.safetensors", 12);
+}
+// The weights of all but g1-small are bf16 values.
+INSTANTIATE_TEST_SUITE_P(Folders, GgufConverted,
+                         ::testing::Values(std::tuple("g1-small", DType::f32),
+                                           std::tuple("g2-heads", DType::bf16),
+                                           std::tuple("g3-yarn", DType::f32),
+                                           std::tuple("tiny-shakespeare", DType::bf16)),
+                         [](const auto& test) { return std::get<0>(test.param).substr(0, 2); });
+
+// --- small models, and the same as safetensors -------------------------------------------------
+
+using Fields = json::Object;
+
+// Rows of all matrices are whole blocks of 256.
+json::Value small_config(const Fields& fields) {
+  json::Value config = preset_config("qwen3-next-80b-a3b");
+  for (const auto& [name, value] : std::vector<std::pair<std::string, int64_t>>{
+           {"layers", 2},
+           {"full-attention-interval", 2},
+           {"hidden-size", 256},
+           {"vocabulary-size", 130},
+           {"attention-heads", 4},
+           {"kv-heads", 2},
+           {"head-dim", 64},
+           {"linear-key-heads", 2},
+           {"linear-value-heads", 4},
+           {"linear-key-head-dim", 20},
+           {"linear-value-head-dim", 64},
+           {"experts", 4},
+           {"experts-per-token", 2},
+           {"expert-width", 256},
+           {"shared-expert-width", 256},
+           {"dense-width", 256},
+           {"context", 512},
+       })
+    set_size(config, name, value);
+  for (const auto& [name, value] : fields) config.as_object().set(name, value);
+  return config;
+}
+
+using TypeOf = std::function<DType(const std::string&)>;
+
+// A random model as GGUF, in one file or more, and the very same values as F32 safetensors.
+class Twins {
+ public:
+  Twins(const Fields& fields, const GgufLayout& layout, const TypeOf& type, size_t parts = 1) {
+    const json::Value config = small_config(fields);
+    write_random_checkpoint(folder_ / "random", config,
+                            {.dtype = DType::f32, .seed = 3, .threads = 1, .progress = {}});
+    const TestModel random(folder_ / "random");
+    const GgufConversion conversion(random.config, layout);
+    FloatTensors tensors = conversion.to_gguf(random.checkpoint);
+    write_parts(conversion, tensors, type, parts);
+    std::filesystem::create_directory(folder_ / "twin");
+    conversion.write_twin(folder_ / "twin", tensors, config);
+    gguf_.emplace(path(0, parts));
+    twin_.emplace(folder_ / "twin");
+  }
+
+  const GgufModel& gguf() const { return *gguf_; }
+  const TestModel& twin() const { return *twin_; }
+
+  // `twin_quantize`: how the twin is held; the other as it will.
+  void expect_same_bits(std::optional<DType> quantize, std::optional<DType> twin_quantize) const {
+    const std::vector<int32_t> tokens{1, 77, 3, 129, 0, 12, 12, 64, 5, 99, 100};
+    const auto found = testing::run(*gguf_->backend(quantize), tokens, tokens.size());
+    const auto expected =
+        testing::run(*twin_->backend(2, {.quantize = twin_quantize}), tokens, tokens.size());
+    ASSERT_EQ(found.all.size(), expected.all.size());
+    for (const auto& [what, values] : expected.all) {
+      ASSERT_FALSE(values.empty());
+      EXPECT_TRUE(std::ranges::all_of(values, [](float v) { return std::isfinite(v); }));
+      EXPECT_EQ(found.all.at(what), values)
+          << "observed " << static_cast<int>(what.first) << " at " << what.second;
+    }
+  }
+
+ private:
+  std::string path(size_t part, size_t parts) const {
+    return folder_ /
+           (parts == 1 ? "m.gguf" : fmt::format("m-{:05}-of-{:05}.gguf", part + 1, parts));
+  }
+
+  void write_parts(const GgufConversion& conversion, FloatTensors& tensors, const TypeOf& type,
+                   size_t parts) const {
+    std::vector<FloatTensors> shares(parts);
+    size_t next = 0;
+    for (auto& [name, tensor] : tensors) shares[next++ % parts][name] = tensor;
+    for (size_t part = 0; part < parts; ++part) {
+      GgufWriter writer;
+      if (part == 0) conversion.add_metadata(writer);
+      writer.add("split.no", static_cast<uint32_t>(part));
+      writer.add("split.count", static_cast<uint32_t>(parts));
+      testing::add_tensors(writer, shares[part], type);
+      write_file(path(part, parts), writer.bytes());
+      for (const auto& [name, tensor] : shares[part]) tensors[name] = tensor;
+    }
+  }
+
+  TemporaryFolder folder_;
+  std::optional<GgufModel> gguf_;
+  std::optional<TestModel> twin_;
+};
+
+class GgufBlocks : public ::testing::TestWithParam<DType> {};
+
+// Blocks that kernels know stay what they are, and others become q8_0: what the twin becomes when
+// it is quantised at load, since encoding what was decoded changes nothing.
+TEST_P(GgufBlocks, GiveTheBitsOfTheSameValuesQuantisedAtLoad) {
+  const Twins twins({}, {}, [](const std::string&) { return GetParam(); });
+  const DType held = GetParam() == DType::q4_0 ? DType::q4_0 : DType::q8_0;
+  twins.expect_same_bits(std::nullopt, held);
+  twins.expect_same_bits(DType::q8_0, DType::q8_0);
+  twins.expect_same_bits(DType::q4_0, DType::q4_0);
+}
+INSTANTIATE_TEST_SUITE_P(Types, GgufBlocks,
+                         ::testing::Values(DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
+                                           DType::q5_1, DType::iq4_nl, DType::q2_k, DType::q3_k,
+                                           DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_xs),
+                         [](const auto& test) { return std::string(dtype_name(test.param)); });
+
+DType as_f32(const std::string&) {
+  return DType::f32;
+}
+
+TEST(GgufLayouts, FilesOfEveryAgeGiveTheSameBits) {
+  for (const GgufLayout& layout :
+       {GgufLayout{}, GgufLayout{.old_ssm_in = true}, GgufLayout{.fused_gate_up = true},
+        GgufLayout{.fused_qkv = true}})
+    Twins({}, layout, as_f32).expect_same_bits({}, {});
+}
+
+TEST(GgufLayouts, PartsGiveTheSameBits) {
+  Twins({}, {}, as_f32, 3).expect_same_bits({}, {});
+}
+
+TEST(GgufLayouts, ModelsOfOtherShapesGiveTheSameBits) {
+  for (const Fields& fields :
+       {Fields{{"tie_word_embeddings", true}}, Fields{{"attention_bias", true}},
+        Fields{{"mlp_only_layers", json::Array{0}}}, Fields{{"shared_expert_intermediate_size", 0}},
+        Fields{{"layer_types", json::Array{"full_attention", "linear_attention"}}}})
+    Twins(fields, {}, as_f32).expect_same_bits({}, {});
+}
+
+TEST(GgufLayouts, ATiedEmbeddingInBlocksServesBothEnds) {
+  const Twins twins({{"tie_word_embeddings", true}}, {},
+                    [](const std::string&) { return DType::q6_k; });
+  twins.expect_same_bits({}, DType::q8_0);
+}
+
+// The published mixes give tensors of a layer different types; in_proj_qkvz is made of two.
+TEST(GgufLayouts, MixedTypes) {
+  const auto mixed = [](const std::string& name) {
+    if (name.find("attn_qkv") != std::string::npos) return DType::q5_k;
+    if (name.find("attn_gate") != std::string::npos) return DType::q4_k;
+    if (name.find("output") != std::string::npos) return DType::q6_k;
+    if (name.find("gate_inp") != std::string::npos) return DType::f32;
+    if (name.find("ssm_ba") != std::string::npos) return DType::bf16;
+    return name.find("down") != std::string::npos ? DType::q3_k : DType::iq4_xs;
+  };
+  const Twins twins({}, {}, mixed);
+  const StoredTensor& qkvz =
+      twins.gguf().checkpoint.get("model.layers.0.linear_attn.in_proj_qkvz.weight");
+  EXPECT_EQ(qkvz.stored_types(), (std::vector{DType::q5_k, DType::q4_k}));
+  twins.expect_same_bits({}, DType::q8_0);
+  twins.expect_same_bits(DType::q4_0, DType::q4_0);
+
+  const auto floats = [](const std::string& name) {
+    return name.find("attn_gate") != std::string::npos ? DType::f16 : DType::f32;
+  };
+  Twins({}, {}, floats).expect_same_bits({}, {});
+}
+
+// --- faults ------------------------------------------------------------------------------------
+
+// A good file, to be damaged.
+struct Parts {
+  Parts() {
+    const TemporaryFolder folder;
+    write_random_checkpoint(folder / "random", small_config({}),
+                            {.dtype = DType::f32, .with_mtp = false, .threads = 1, .progress = {}});
+    model.emplace(folder / "random");
+    model->config.mtp_layers = 0;
+    tensors = GgufConversion(model->config, {}).to_gguf(model->checkpoint);
+  }
+  std::optional<TestModel> model;
+  FloatTensors tensors;
+};
+
+std::string error_of(const GgufWriter& writer) {
+  const TemporaryFolder folder;
+  write_file(folder / "x.gguf", writer.bytes());
+  try {
+    const GgufModel model(folder / "x.gguf");
+    model.backend();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("tensor"), Not(HasSubstr("\n"))));
+    return error.what();
+  }
+  return "";
+}
+
+TEST(GgufFaults, NameTheTensor) {
+  const Parts good;
+  const auto damaged = [&](auto&& damage) {
+    FloatTensors tensors = good.tensors;
+    damage(tensors);
+    GgufWriter writer;
+    GgufConversion(good.model->config, {}).add_metadata(writer);
+    testing::add_tensors(writer, tensors, as_f32);
+    return error_of(writer);
+  };
+  EXPECT_EQ(damaged([](FloatTensors&) {}), "");
+  for (const auto& [name, tensor] : good.tensors) {
+    if (name == "output.weight") continue;  // the embedding is lm_head then
+    EXPECT_THAT(damaged([&, &missing = name](FloatTensors& t) { t.erase(missing); }),
+                HasSubstr(name == "blk.0.attn_gate.weight" || name == "blk.0.attn_qkv.weight"
+                              ? "blk.0.attn_"
+                              : name))
+        << "missing";
+    const std::string shape = damaged([&, &changed = name](FloatTensors& t) {
+      testing::FloatTensor& bad = t[changed];
+      bad.shape.back() += 8;
+      bad.values.resize(bad.values.size() * static_cast<size_t>(bad.shape.back()) /
+                        static_cast<size_t>(bad.shape.back() - 8));
+    });
+    EXPECT_THAT(shape, HasSubstr("x.gguf: tensor " + name + " has shape"));
+  }
+  EXPECT_THAT(damaged([](FloatTensors& t) { t["blk.0.ssm_a"].values[1] = 0.5f; }),
+              HasSubstr("tensor blk.0.ssm_a holds 0.5"));
+  EXPECT_THAT(damaged([](FloatTensors& t) { t["blk.0.attn_norm.weight"].values[1] = NAN; }),
+              HasSubstr("model.layers.0.input_layernorm.weight"));
+  EXPECT_THAT(damaged([](FloatTensors& t) { t["blk.0.attn_qkv.weight"].values[99] = NAN; }),
+              HasSubstr("model.layers.0.linear_attn.in_proj_qkvz.weight"));
+}
+
+}  // namespace
+}  // namespace qnext
