@@ -9,6 +9,7 @@ namespace qnext {
 namespace {
 
 constexpr std::string_view architecture = "qwen3next";
+constexpr int64_t most_blocks = 4096;
 
 // Writes the config.json that the metadata amount to, so that one parser judges both.
 class ConfigWriter {
@@ -58,7 +59,9 @@ class ConfigWriter {
     const int64_t blocks = integer("block_count");
     const int64_t mtp = metadata_.find_integer(key("nextn_predict_layers")).value_or(0);
     if (mtp < 0 || mtp > 1) bad("nextn_predict_layers", "= {} is out of range: 0 or 1", mtp);
-    if (blocks <= mtp) bad("block_count", "= {} is out of range", blocks);
+    // Before anything goes through all layers; parse_config() knows the exact bound.
+    if (blocks <= mtp || blocks > most_blocks)
+      bad("block_count", "= {} is out of range: at most {}", blocks, most_blocks);
     layers_ = blocks - mtp;
     config_.set("num_hidden_layers", layers_);
     config_.set("num_nextn_predict_layers", mtp);

@@ -187,7 +187,7 @@ TEST(CheckWeights, WeightsMustBeFloating) {
   const Config config = small_config();
   auto all = declarations(config);
   find(all, "model.norm.weight").dtype = DType::i32;
-  expect_error(config, all, "tensor model.norm.weight is I32; weights must be F32, F16, BF16 or");
+  expect_error(config, all, "tensor model.norm.weight is I32; weights must be F32, F16, BF16, F8");
 }
 
 TEST(CheckWeights, Fp8MatricesNeedScales) {
