@@ -23,6 +23,7 @@ constexpr const char* examples =
     "Examples:\n"
     "  qnext generate \"ROMEO:\" --echo\n"
     "  qnext chat --model ~/models/Qwen3-Next-80B-A3B-Instruct --quantize q4_0\n"
+    "  qnext chat --model ~/models/Qwen3-Next-80B-A3B-Instruct-Q4_K_M.gguf\n"
     "  qnext COMMAND --help";
 
 // CLI11's messages may hold line ends; an error is one line.

@@ -17,7 +17,8 @@ struct CpuOptions {
   int threads = 0;  // 0: one for each core that this process may run on
   // Hold the matrices as q8_0 or q4_0 blocks, quantised at load. Router, gates, convolution and
   // norms keep their type, and so does a matrix whose width is no multiple of 32. None: weights
-  // are used where the file is mapped, in the type it stores.
+  // are used where the file is mapped, in the type it stores; blocks become panels (held_dtype() of
+  // backend/common/weights.h says of which type).
   std::optional<DType> quantize = {};
   DType kv_dtype = DType::f32;  // f32 or bf16
   bool load_mtp = true;         // false: as if the checkpoint had no MTP head
