@@ -14,7 +14,7 @@
 #include "model/gguf_weights.h"
 #include "model/preset.h"
 #include "model/random_checkpoint.h"
-#include "tests/gguf_conversion.h"
+#include "model/testing/gguf_conversion.h"
 #include "tests/models.h"
 #include "tests/shown.h"
 

@@ -1,8 +1,7 @@
 // Every command on a GGUF file: the bundled model, converted, says what it says from its folder.
 #include "app/testing/commands.h"
 #include "checkpoint/testing/gguf_tokenizer.h"
-#include "tests/gguf_conversion.h"
-#include "tests/models.h"
+#include "model/testing/gguf_conversion.h"
 
 namespace qnext::app {
 namespace {
@@ -11,7 +10,6 @@ using qnext::testing::FloatTensors;
 using qnext::testing::GgufConversion;
 using qnext::testing::GgufTokenizer;
 using qnext::testing::GgufWriter;
-using qnext::testing::TestModel;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -24,9 +22,9 @@ class GgufCommands : public Commands {
 
   // The bundled model with its matrices in this type.
   std::string write_model(DType dtype) const {
-    const TestModel model(bundled);
-    const GgufConversion conversion(model.config, {});
-    FloatTensors tensors = conversion.to_gguf(model.checkpoint);
+    const Config config = load_config(bundled);
+    const GgufConversion conversion(config, {});
+    FloatTensors tensors = conversion.to_gguf(Checkpoint(bundled));
     GgufTokenizer tokenizer(json::parse_file(bundled + "/tokenizer.json"));
     tokenizer.ids["eos"] = 2045;
     GgufWriter writer;
