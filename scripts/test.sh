@@ -105,9 +105,10 @@ stage_cuda() {
 # Seeds: the inputs that the tests use.
 seed_corpus() {
   local folder=build/fuzz/corpus
-  mkdir -p "$folder"/{config,gguf,safetensors,template,tokenizer,tokenize}_fuzz
+  mkdir -p "$folder"/{config,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
   cp models/*/config.json "$folder/config_fuzz/bundled"
-  cp tests/data/gguf-blocks.gguf "$folder/gguf_fuzz/"
+  cp tests/data/gguf-*.gguf "$folder/gguf_fuzz/"
+  cp tests/data/gguf-sample.gguf "$folder/gguf_model_fuzz/"
   cp tests/data/chat-templates/*.jinja "$folder/template_fuzz/"
   cp tests/data/qwen3-tokenizer/tokenizer_config.json "$folder/tokenizer_fuzz/"
   cp models/*/expected.json "$folder/tokenize_fuzz/"

@@ -12,11 +12,13 @@
 #include "checkpoint/temporary_folder.h"
 #include "model/gguf_config.h"
 #include "model/gguf_weights.h"
+#include "model/oracle_forward.h"
 #include "model/preset.h"
 #include "model/random_checkpoint.h"
 #include "model/testing/gguf_conversion.h"
 #include "tests/models.h"
 #include "tests/shown.h"
+#include "text/gguf_tokenizer.h"
 
 namespace qnext {
 namespace {
@@ -65,6 +67,45 @@ TEST(GgufReference, TheFileOfG2GivesItsVectors) {
   EXPECT_FALSE(model.report.has_mtp);
   EXPECT_TRUE(model.report.unknown.empty());
   expect_verified(model, data_folder("g2-heads") + "/vectors.safetensors", 13);
+}
+
+// Written by the gguf package (tools/make_gguf_sample.py), which names keys and types on its own.
+TEST(GgufReference, TheSampleOfTheGgufPackageRuns) {
+  const GgufModel model(testing::source_folder() + "/tests/data/gguf-sample.gguf");
+  const Config& c = model.config;
+  EXPECT_EQ(c.vocabulary_size, 262);
+  EXPECT_EQ(c.layers, (std::vector<LayerKind>{{Mixer::gated_delta_net, Mlp::sparse},
+                                              {Mixer::full_attention, Mlp::sparse}}));
+  EXPECT_EQ(c.rope.theta, 1e7);
+  EXPECT_EQ(c.rope.rotary_dims, 4);
+  EXPECT_EQ(c.linear_value_head_dim, 16);
+  EXPECT_EQ(c.eos_token_ids, std::vector<int64_t>{259});
+  EXPECT_TRUE(model.report.unknown.empty());
+  const GenerationConfig generation = read_gguf_generation_config(model.files);
+  EXPECT_EQ(generation.top_k, 20);
+  EXPECT_EQ(generation.eos_token_ids, std::vector<int64_t>{259});
+
+  const Tokenizer tokenizer = load_gguf_tokenizer(model.files.metadata());
+  EXPECT_EQ(tokenizer.vocabulary_size(), 261);
+  const auto chat_template = load_gguf_chat_template(model.files.metadata());
+  const std::string text = chat_template->render(
+      {{"messages", json::Array{json::Object{{"role", "user"}, {"content", "To be"}}}}});
+  EXPECT_EQ(text, "<|im_start|>To be<|im_end|>");
+  const std::vector<int32_t> tokens = tokenizer.encode(text);
+  EXPECT_EQ(tokens, (std::vector<int32_t>{258, 256, 32, 257, 259}));
+
+  // The backend agrees with the oracle as far as 8-bit weights and activations allow, which a wrong
+  // layout does not.
+  const OracleOutputs oracle = oracle_forward(c, model.checkpoint, tokens);
+  const auto shown = testing::run(*model.backend(), tokens, tokens.size());
+  const std::vector<float>& found = shown.all.at({backend::Observed::logits, 0});
+  ASSERT_EQ(found.size(), oracle.logits.size());
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    difference += std::pow(found[i] - oracle.logits[i], 2);
+    norm += std::pow(oracle.logits[i], 2);
+  }
+  EXPECT_LT(std::sqrt(difference / norm), 0.05);
 }
 
 // Where a number is stored as f32.

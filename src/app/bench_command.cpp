@@ -7,6 +7,7 @@
 #include "app/bench.h"
 #include "app/bench_report.h"
 #include "app/command.h"
+#include "app/inventory.h"
 #include "app/model_files.h"
 #include "app/options.h"
 #include "app/terminal.h"
@@ -74,7 +75,11 @@ std::vector<BenchPoint> bench_points(const CommandOptions& options) {
   return points;
 }
 
-std::string weights_text(const CommandOptions& options) {
+std::string weights_text(const CommandOptions& options, const Loaded& loaded) {
+  if (loaded.files) {
+    const Inventory inventory = take_inventory(*loaded.files, options.machine.quantization());
+    if (std::string held = held_text(inventory); !held.empty()) return "where " + held;
+  }
   std::string text = options.machine.quantize.empty() ? "" : "in " + options.machine.quantize;
   if (!options.weights.empty()) text = text.empty() ? "at random" : text + " at random";
   return text.empty() ? "as stored" : text;
@@ -90,7 +95,7 @@ int run(CommandOptions& options) {
   const std::chrono::duration<double> load_time = std::chrono::steady_clock::now() - start;
   const BenchReport report = measure(*loaded.backend, options.bench);
   const BenchSetting setting = {.capabilities = loaded.backend->capabilities(),
-                                .weights = weights_text(options),
+                                .weights = weights_text(options, loaded),
                                 .load_seconds = load_time.count(),
                                 .repeat = options.bench.repeat,
                                 .speculation = options.bench.answer.speculate > 0,

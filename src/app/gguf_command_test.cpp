@@ -122,6 +122,8 @@ TEST_F(GgufCommands, DamagedFilesGetOneLine) {
   for (const char* command : {"tokenize", "render", "inspect", "bench", "chat"})
     expect_error(run({command, "--model", model}), model + ": this is not a GGUF file");
 
+  expect_error(run({"generate", "x", "--model", path("")}), "name one with --model " + model);
+
   GgufWriter other;
   other.add("general.architecture", "llama");
   write_file(model, other.bytes());

@@ -1,7 +1,9 @@
 #include "app/model_source.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
+#include <vector>
 
 #include "base/error.h"
 #include "model/gguf_config.h"
@@ -28,13 +30,32 @@ std::string bundled_model_folder() {
 
 }  // namespace
 
+namespace {
+
+// Downloads of GGUF files are folders too. The first file by name is whole, or the first part.
+void check_is_checkpoint(const fs::path& folder) {
+  std::error_code ignored;
+  if (fs::exists(folder / "config.json", ignored)) return;
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder, ignored))
+    if (entry.path().extension() == ".gguf") files.push_back(entry.path().string());
+  if (files.empty()) return;  // what is missing is said where it is read
+  fail("{} has no config.json but GGUF files; name one with --model {}", folder.string(),
+       *std::ranges::min_element(files));
+}
+
+}  // namespace
+
 ModelSource::ModelSource(const std::string& given)
     : path_(given.empty() ? bundled_model_folder() : given) {
   std::error_code ignored;
   if (!fs::exists(path_, ignored))
     fail("there is no {}; --model names the folder of a Hugging Face checkpoint or a GGUF file",
          path_);
-  if (!fs::is_directory(path_, ignored)) gguf_.emplace(path_);
+  if (fs::is_directory(path_, ignored))
+    check_is_checkpoint(path_);
+  else
+    gguf_.emplace(path_);
 }
 
 Config ModelSource::config() const {
