@@ -37,6 +37,16 @@ struct GgufModel {
   explicit GgufModel(const std::string& path)
       : files(path), config(read_gguf_config(files)), checkpoint(gguf_checkpoint(files, config)) {
     report = check_weights(config, checkpoint);
+    // What hints to the kernel about pages go by.
+    const auto data_at = [&](size_t file, size_t offset) {
+      return checkpoint.maps().at(file)->data() + offset;
+    };
+    for (const StoredTensor& tensor : checkpoint.tensors()) {
+      if (tensor.file == StoredTensor::no_file) continue;
+      for (const RowRun& run : tensor.runs) EXPECT_EQ(run.data, data_at(run.file, run.offset));
+      if (!tensor.runs.empty()) continue;
+      EXPECT_EQ(tensor.data, data_at(tensor.file, tensor.offset)) << tensor.name;
+    }
   }
   std::unique_ptr<backend::Backend> backend(std::optional<DType> quantize = {}) const {
     return backend::make_cpu_backend(checkpoint, config, {.threads = 2, .quantize = quantize});
