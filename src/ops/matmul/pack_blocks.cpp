@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "ops/matmul/kernels.h"
 #include "ops/matmul/layout.h"
 #include "tensor/blocks.h"
+#include "tensor/super_blocks.h"
 
 namespace qnext::ops {
 
@@ -51,6 +51,25 @@ void move_panel(const std::byte* source, int64_t rows, int64_t columns, size_t p
     }
 }
 
+// Some columns at a time, so that the widened values stay in the first-level cache: whole blocks of
+// every type, and whole units of a panel.
+constexpr int64_t slice = 256;
+static_assert(slice % super_block_values == 0 && slice % (2 * layout::block) == 0);
+
+void widen_panel(const WeightMatrix& source, const std::byte* first_row, int64_t rows, int bits,
+                 PackKernel pack_f32, uint8_t* panel) {
+  const size_t row_bytes = dtype_bytes(source.dtype, static_cast<size_t>(source.columns));
+  float widened[layout::panel_rows * slice];
+  for (int64_t first = 0; first < source.columns; first += slice) {
+    const int64_t count = std::min(slice, source.columns - first);
+    const std::byte* from = first_row + dtype_bytes(source.dtype, static_cast<size_t>(first));
+    for (int64_t row = 0; row < rows; ++row)
+      convert_to_float(source.dtype, from + static_cast<size_t>(row) * row_bytes,
+                       widened + row * count, static_cast<size_t>(count));
+    pack_f32({widened, nullptr, rows, count, bits, panel + layout::panel_bytes(bits, first)});
+  }
+}
+
 }  // namespace
 
 void pack_blocks(const WeightMatrix& source, DType format, PackKernel pack_f32, void* packed) {
@@ -59,19 +78,15 @@ void pack_blocks(const WeightMatrix& source, DType format, PackKernel pack_f32, 
   const size_t row_bytes = dtype_bytes(source.dtype, static_cast<size_t>(source.columns));
   const auto* bytes = static_cast<const std::byte*>(source.data);
   auto* panel = static_cast<uint8_t*>(packed);
-  std::vector<float> widened;
   for (int64_t row = 0; row < source.rows; row += layout::panel_rows, panel += panel_bytes) {
     const int64_t rows = std::min(layout::panel_rows, source.rows - row);
     const std::byte* first = bytes + static_cast<size_t>(row) * row_bytes;
-    if (source.dtype != format) {
-      widened.resize(static_cast<size_t>(rows * source.columns));
-      convert_to_float(source.dtype, first, widened.data(), widened.size());
-      pack_f32({widened.data(), nullptr, rows, source.columns, bits, panel});
-    } else if (bits == 8) {
+    if (source.dtype != format)
+      widen_panel(source, first, rows, bits, pack_f32, panel);
+    else if (bits == 8)
       move_panel<BlockQ8_0>(first, rows, source.columns, panel_bytes, panel);
-    } else {
+    else
       move_panel<BlockQ4_0>(first, rows, source.columns, panel_bytes, panel);
-    }
   }
 }
 

@@ -95,16 +95,20 @@ TEST(PackBlocks, WidensAndEncodesAllOtherTypes) {
        {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::iq4_nl, DType::q2_k,
         DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_xs})
     for (const DType format : {DType::q8_0, DType::q4_0})
-      for (const int64_t rows : {1, 16, 33}) {
-        if (type == format) continue;
-        const Blocks blocks = random_blocks(type, rows, 512);
-        const std::vector<float> values = blocks.widened();
-        const WeightMatrix wide{DType::f32, rows, 512, values.data(), nullptr};
-        const AlignedBuffer expected = pack(wide, format);
-        const AlignedBuffer found = pack(blocks.view, format);
-        ASSERT_EQ(std::memcmp(found.data(), expected.data(), packed_bytes(format, rows, 512)), 0)
-            << dtype_name(type) << " as " << dtype_name(format);
-      }
+      for (const int64_t rows : {1, 16, 33})
+        for (const int64_t columns : {32, 96, 256, 288, 512, 608}) {
+          const auto block = static_cast<int64_t>(block_layout(type).values);
+          if (type == format || columns % block != 0) continue;
+          const Blocks blocks = random_blocks(type, rows, columns);
+          const std::vector<float> values = blocks.widened();
+          const WeightMatrix wide{DType::f32, rows, columns, values.data(), nullptr};
+          const AlignedBuffer expected = pack(wide, format);
+          const AlignedBuffer found = pack(blocks.view, format);
+          ASSERT_EQ(std::memcmp(found.data(), expected.data(), packed_bytes(format, rows, columns)),
+                    0)
+              << dtype_name(type) << " as " << dtype_name(format) << ", " << rows << " x "
+              << columns;
+        }
 }
 
 }  // namespace
