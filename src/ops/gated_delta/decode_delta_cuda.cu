@@ -10,8 +10,7 @@
 // and the blocks of a head exchange one partial sum of squares a row through distributed shared
 // memory, eight rows a barrier.
 #include "base/cuda_error.h"
-#include "ops/gated_delta/decode_delta_cuda.h"
-#include "ops/gated_delta/delta_channel.cuh"
+#include "ops/gated_delta/decode_delta_row.cuh"
 #include "ops/gated_delta/delta_cluster.cuh"
 #include "ops/gated_delta/delta_tiles.cuh"
 
@@ -19,44 +18,10 @@ namespace qnext::ops::cuda {
 
 namespace {
 
-constexpr int threads = 128;
-constexpr int warps = threads / warp_lanes;
-constexpr int slice_columns = 32;           // of S, a block
-constexpr int quads = slice_columns / 4;    // a thread has four columns ...
-constexpr int row_parts = threads / quads;  // ... of every 16th row
-constexpr int most_slices = 16;             // blocks a cluster; above 8 needs an attribute
+constexpr int threads = slice_threads;
+constexpr int warps = slice_warps;
+constexpr int most_slices = 16;  // blocks a cluster; above 8 needs an attribute
 constexpr int rows_a_barrier = 8;
-
-__device__ float4 load_state(const float* at) {
-  return *reinterpret_cast<const float4*>(at);
-}
-__device__ float4 load_state(const Bf16* at) {
-  const ushort4 raw = *reinterpret_cast<const ushort4*>(at);
-  return {widen(raw.x), widen(raw.y), widen(raw.z), widen(raw.w)};
-}
-__device__ void store_state(float* at, const float4& s) {
-  *reinterpret_cast<float4*>(at) = s;
-}
-__device__ void store_state(Bf16* at, const float4& s) {
-  *reinterpret_cast<ushort4*>(at) = {narrow(s.x), narrow(s.y), narrow(s.z), narrow(s.w)};
-}
-// What a later load_state would give.
-__device__ void as_stored(float4&, float) {}
-__device__ void as_stored(float4& s, Bf16) {
-  s = {widen(narrow(s.x)), widen(narrow(s.y)), widen(narrow(s.z)), widen(narrow(s.w))};
-}
-
-struct Arguments {
-  Batch batch;
-  DeltaLayer layer;
-  DeltaSizes sizes;
-  DeltaRows rows;
-  States conv_states;
-  DeltaStates states;
-  bool states_at_rest;
-  Bf16* out;
-  int64_t out_stride;
-};
 
 // What a thread fetches of a row, ahead of its use.
 struct RowInputs {
@@ -78,28 +43,6 @@ struct Shared {
   uint64_t squares_full[2];
 };
 
-__device__ float4 warp_sums(float x, float y, float z) {
-#pragma unroll
-  for (int distance = warp_lanes / 2; distance > 0; distance /= 2) {
-    x += __shfl_xor_sync(whole_warp, x, distance);
-    y += __shfl_xor_sync(whole_warp, y, distance);
-    z += __shfl_xor_sync(whole_warp, z, distance);
-  }
-  return {x, y, z, 0};
-}
-
-// s += factor * x and the like, a thread's four columns.
-__device__ float4 add_product(float factor, const float4& x, const float4& s) {
-  return {fmaf(factor, x.x, s.x), fmaf(factor, x.y, s.y), fmaf(factor, x.z, s.z),
-          fmaf(factor, x.w, s.w)};
-}
-__device__ float4 sum_over_lanes(float4 x, int distance) {
-  return {x.x + __shfl_xor_sync(whole_warp, x.x, distance),
-          x.y + __shfl_xor_sync(whole_warp, x.y, distance),
-          x.z + __shfl_xor_sync(whole_warp, x.z, distance),
-          x.w + __shfl_xor_sync(whole_warp, x.w, distance)};
-}
-
 // Who does what besides its part of S: the first key_dim threads convolve q and k, and a warp each
 // makes the output, the gates, and v.
 constexpr int out_warp = 0;
@@ -109,7 +52,7 @@ constexpr int value_warp = 3;
 // Grid (key_heads * cluster, sequences), cluster = group * value_dim / 32 blocks. fixed_value_dim:
 // value_dim where it is the usual one, so that S's rows are at constant distances; else 0.
 template <int key_dim, int fixed_value_dim, typename State>
-__global__ void __launch_bounds__(threads, 4) decode_kernel(Arguments arguments) {
+__global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments arguments) {
   constexpr int depth = key_dim / row_parts;
   __shared__ Shared<key_dim> shared;
   const DeltaLayer& layer = arguments.layer;
@@ -223,32 +166,8 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(Arguments arguments)
     // that wait know that the others run, and that kept inputs may be replaced in their slot.
     if (t == 0) cluster_arrive();
 
-    float4 ks{0, 0, 0, 0}, qs{0, 0, 0, 0};
-#pragma unroll
-    for (int i = 0; i < depth; ++i) {
-      const float2 at = shared.keys[half][part + i * row_parts];
-      ks = add_product(at.x, s[i], ks);
-      qs = add_product(at.y, s[i], qs);
-    }
-    // The warp's upper lanes go on with q^T S, the lower ones with k^T S.
-    const bool upper = lane >= warp_lanes / 2;
-    const float4 other = upper ? ks : qs;
-    float4 mine = upper ? qs : ks;
-    mine.x += __shfl_xor_sync(whole_warp, other.x, 16);
-    mine.y += __shfl_xor_sync(whole_warp, other.y, 16);
-    mine.z += __shfl_xor_sync(whole_warp, other.z, 16);
-    mine.w += __shfl_xor_sync(whole_warp, other.w, 16);
-    mine = sum_over_lanes(mine, 8);
-    if (lane % 16 < quads)
-      *reinterpret_cast<float4*>(&shared.recalled[warp][upper ? 1 : 0][4 * quad]) = mine;
-    float4 products{0, 0, 0, 0};
-#pragma unroll
-    for (int i = 0; i < warps; ++i) {
-      const float4 of_warp = shared.products[half][i];
-      products.x += of_warp.x;
-      products.y += of_warp.y;
-      products.z += of_warp.z;
-    }
+    recall(s, shared.keys[half], part, shared.recalled[warp]);
+    const float4 products = sum_products(shared.products[half]);
     const float k_factor = rsqrtf(products.y + l2_epsilon);
     const float2 gates = shared.gates[half];
     const float decay = gates.x, beta = gates.y;
@@ -256,17 +175,13 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(Arguments arguments)
     if (t == 0) cluster_wait();
 
     // A lane a column, in every warp.
-    const auto recalled = [&](int which) {
-      float sum = 0;
-#pragma unroll
-      for (int i = 0; i < warps; ++i) sum += shared.recalled[i][which][lane];
-      return sum;
-    };
     const float change =
-        k_factor * (beta * (shared.values[half][lane] - decay * (k_factor * recalled(0))));
+        k_factor * (beta * (shared.values[half][lane] -
+                            decay * (k_factor * recalled(shared.recalled, 0, lane))));
     if (has_out) {
       const float q_factor = rsqrtf(products.x + l2_epsilon) * q_scale;
-      const float o = q_factor * fmaf(products.z, change, decay * recalled(1));
+      const float o =
+          q_factor * fmaf(products.z, change, decay * recalled(shared.recalled, 1, lane));
       shared.out[turn][lane] = o;
       const float square = warp_sum(o * o);
       if (lane < slices)
@@ -274,17 +189,7 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(Arguments arguments)
                      static_cast<uint32_t>(of_group * slices + lane), square,
                      &shared.squares_full[t / rows_a_barrier % 2]);
     }
-    const float4 added{__shfl_sync(whole_warp, change, 4 * quad),
-                       __shfl_sync(whole_warp, change, 4 * quad + 1),
-                       __shfl_sync(whole_warp, change, 4 * quad + 2),
-                       __shfl_sync(whole_warp, change, 4 * quad + 3)};
-#pragma unroll
-    for (int i = 0; i < depth; ++i) {
-      const float k_i = shared.keys[half][part + i * row_parts].x;
-      s[i] =
-          add_product(k_i, added, {decay * s[i].x, decay * s[i].y, decay * s[i].z, decay * s[i].w});
-      as_stored(s[i], State{});
-    }
+    take_in(s, shared.keys[half], part, decay, change, State{});
     if (now.slot < 0) return;
     State* const stored = state_base + now.slot * arguments.states.stride;
 #pragma unroll
@@ -326,7 +231,7 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(Arguments arguments)
 }
 
 template <int key_dim, typename State>
-void launch(cudaStream_t stream, const Arguments& arguments) {
+void launch(cudaStream_t stream, const DeltaArguments& arguments) {
   const DeltaSizes& sizes = arguments.sizes;
   const auto cluster = static_cast<unsigned>(sizes.group * (sizes.value_dim / slice_columns));
   const dim3 grid(static_cast<unsigned>(sizes.key_heads) * cluster,
@@ -355,8 +260,9 @@ void decode_delta(cudaStream_t stream, const Batch& batch, const DeltaLayer& lay
         "decode_delta takes key heads 64 or 128 wide, value heads of a multiple of 32 with at most "
         "512 values a key head, and convolutions up to 4 wide");
   if (batch.rows == 0 || batch.sequences == 0) return;
-  const Arguments arguments{batch,          layer, DeltaSizes(layer), rows, conv_states, states,
-                            states_at_rest, out,   out_stride};
+  const DeltaArguments arguments{
+      batch, layer, DeltaSizes(layer), rows, conv_states, states, states_at_rest, out, out_stride};
+  if (decode_delta_many_takes(arguments.sizes, batch)) return decode_delta_many(stream, arguments);
   const bool wide = layer.shape.key_dim == 128;
   if (states.format == StateFormat::f32)
     wide ? launch<128, float>(stream, arguments) : launch<64, float>(stream, arguments);

@@ -1,5 +1,7 @@
 // The fast forms of Gated DeltaNet against the fp64 oracle of the whole mixer, and the promises
 // about bits.
+#include <numeric>
+
 #include "base/error.h"
 #include "ops/gated_delta/delta_forms_test.h"
 
@@ -221,6 +223,68 @@ TEST_F(CudaOps, DecodeDeltaSameBitsHoweverSplit) {
       expect_same_bits(run(1, false, true), whole);
       expect_same_bits(run(1, true, false), whole);
       expect_same_bits(run(4, true, true), whole);
+    }
+  }
+}
+
+// So many sequences that a kernel of its own takes them: outputs and states of each are those that
+// it has alone, whether its rows are few or none, fresh or in place.
+TEST_F(CudaOps, DecodeDeltaSameBitsAmongManySequences) {
+  Random random(39);
+  for (const StateFormat format : {StateFormat::f32, StateFormat::bf16}) {
+    for (const GatedDeltaShape& shape :
+         {GatedDeltaShape{6, 12, 128, 128}, GatedDeltaShape{6, 6, 128, 128}}) {
+      const TestLayer test(random, shape, format == StateFormat::f32 ? 4 : 3);
+      constexpr int32_t count = 70;
+      std::vector<TestSequence> sequences;
+      for (int32_t i = 0; i < count; ++i)
+        sequences.emplace_back(random, test, i % 5 == 0 ? 3 : 1, 4, i % 7 == 3);
+      const std::vector<int32_t> looked_at = {0, 1, 3, 7, 8, 9, 10, 35, 67, 68, 69};
+      // The n-th of the chosen sequences reads slot 2 n. Its last row writes there too or to 2 n
+      // + 1. The outputs, then the states of those that are looked at.
+      const auto run = [&](const std::vector<int32_t>& chosen, bool at_rest) {
+        DeltaRun device(test, 2 * static_cast<int64_t>(chosen.size()), format);
+        std::vector<DeltaRun::Piece> pieces;
+        for (int32_t n = 0; n < static_cast<int32_t>(chosen.size()); ++n) {
+          const int32_t i = chosen[static_cast<size_t>(n)];
+          const TestSequence& sequence = sequences[static_cast<size_t>(i)];
+          if (!sequence.fresh) device.set_slot(2 * n, sequence);
+          pieces.push_back({&sequence,
+                            0,
+                            sequence.rows,
+                            sequence.fresh ? -1 : 2 * n,
+                            {i % 2 == 1 ? 2 * n : 2 * n + 1}});
+        }
+        // One without rows among them.
+        if (chosen.size() > 1) pieces.insert(pieces.begin() + 8, {&sequences[0], 0, 0, -1, {}});
+        std::vector<std::vector<float>> results{device.run(Form::decode, pieces, at_rest)};
+        for (int32_t n = 0; n < static_cast<int32_t>(chosen.size()); ++n) {
+          const int32_t i = chosen[static_cast<size_t>(n)];
+          if (std::find(looked_at.begin(), looked_at.end(), i) == looked_at.end()) continue;
+          const int32_t slot = i % 2 == 1 ? 2 * n : 2 * n + 1;
+          results.push_back(device.state(slot));
+          results.push_back(device.conv_state(slot));
+          for (float value : device.gap(2 * n)) EXPECT_TRUE(std::isnan(value));
+        }
+        return results;
+      };
+      std::vector<int32_t> all(count);
+      std::iota(all.begin(), all.end(), 0);
+      const auto together = run(all, true), not_at_rest = run(all, false);
+      for (size_t k = 0; k < together.size(); ++k) expect_same_bits(not_at_rest[k], together[k]);
+      size_t place = 1;
+      int64_t row = 0;
+      for (int32_t i : all) {
+        const int64_t rows = sequences[static_cast<size_t>(i)].rows;
+        const int64_t width = test.layer.value_width();
+        if (std::find(looked_at.begin(), looked_at.end(), i) != looked_at.end()) {
+          const auto alone = run({i}, true);
+          expect_same_bits(slice(together[0], row * width, rows * width), alone[0]);
+          for (size_t k = 1; k < alone.size(); ++k) expect_same_bits(together[place++], alone[k]);
+        }
+        row += rows;
+      }
+      EXPECT_EQ(place, together.size());
     }
   }
 }

@@ -195,15 +195,13 @@ class DeltaRun {
     copy(conv_states_.get() + slot * test_.conv_state_size(), sequence.conv_state);
   }
   std::vector<float> state(int64_t slot) const {
-    const std::vector<float> all = all_states();
-    return slice(all, slot * stride(), test_.state_size());
+    return slice(slot_values(slot), 0, test_.state_size());
   }
   std::vector<float> gap(int64_t slot) const {
-    const std::vector<float> all = all_states();
-    return slice(all, slot * stride() + test_.state_size(), stride() - test_.state_size());
+    return slice(slot_values(slot), test_.state_size(), stride() - test_.state_size());
   }
   std::vector<float> conv_state(int64_t slot) const {
-    return slice(conv_states_.values(), slot * test_.conv_state_size(), test_.conv_state_size());
+    return copied(conv_states_.get() + slot * test_.conv_state_size(), test_.conv_state_size());
   }
 
   struct Piece {
@@ -268,12 +266,19 @@ class DeltaRun {
     check_cuda(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice),
                "cudaMemcpy");
   }
-  std::vector<float> all_states() const {
-    std::vector<float> raw = states_.values();
-    if (format_ == StateFormat::f32) return raw;
-    std::vector<Bf16> narrow(raw.size() * 2);
-    std::memcpy(narrow.data(), raw.data(), raw.size() * sizeof(float));
-    return from_bf16(narrow);
+  template <typename T>
+  static std::vector<T> copied(const T* from, int64_t count) {
+    std::vector<T> host(static_cast<size_t>(count));
+    check_cuda(cudaDeviceSynchronize(), "kernel");
+    check_cuda(cudaMemcpy(host.data(), from, host.size() * sizeof(T), cudaMemcpyDeviceToHost),
+               "cudaMemcpy");
+    return host;
+  }
+  // With the gap behind it.
+  std::vector<float> slot_values(int64_t slot) const {
+    if (format_ == StateFormat::f32) return copied(states_.get() + slot * stride(), stride());
+    return from_bf16(
+        copied(reinterpret_cast<const Bf16*>(states_.get()) + slot * stride(), stride()));
   }
 
   const TestLayer& test_;

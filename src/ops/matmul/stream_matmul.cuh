@@ -34,7 +34,8 @@ struct StreamedWeight {
 int list_products(const StreamProduct* products, int count,
                   StreamedWeight (&list)[most_stream_products]);
 
-// Rows in passes of 16 to 64: stream_matmul_cuda.h for more than 8 rows of bf16.
+// Rows in passes of 16 to 64: stream_matmul_cuda.h for more than 8 rows of bf16. More than 64 rows
+// of a large matrix go on to stream_passes.cuh.
 void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,
                         const StreamProduct* products, int count);
 

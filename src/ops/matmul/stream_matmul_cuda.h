@@ -4,7 +4,7 @@
 // The sum: a run of 128 columns is a chain of mma.m16n8k16 of its own, multiplied by its f8 scale
 // where the format has one (rounded); the 4 runs of a part of 512 columns are added in ascending
 // order, then the parts. That order holds for every number of rows and every launch, so a row's
-// bits are its own.
+// bits are its own. (A chain of wgmma in place of mma, for many rows, has the same bits.)
 #pragma once
 
 #include <cuda_runtime_api.h>

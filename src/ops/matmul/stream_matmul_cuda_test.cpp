@@ -139,14 +139,16 @@ TEST_P(StreamMatmul, AgreesWithTheOracle) {
   }
 }
 
-// More steps than blocks, so that rings go round many times.
+// More steps than blocks, so that rings go round many times; 70 rows: the kernel of many rows and
+// outputs, three tiles a block.
 TEST_P(StreamMatmul, ManyOutputs) {
-  constexpr int64_t outputs = 20000, columns = 576;
-  PackedOnDevice weight(GetParam(), outputs, columns);
-  fill_random(nullptr, weight.matrix(), 1, 9);
-  weight.read();
-  const std::vector<double> w = weight.values();
-  for (int64_t rows : {1, 3, 20}) {
+  constexpr int64_t columns = 576;
+  for (const auto& [rows, outputs] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 20000}, {3, 20000}, {20, 20000}, {70, 5000}}) {
+    PackedOnDevice weight(GetParam(), outputs, columns);
+    fill_random(nullptr, weight.matrix(), 1, 9);
+    weight.read();
+    const std::vector<double> w = weight.values();
     const Bf16Rows x(random_floats(static_cast<size_t>(rows * columns), 5), columns);
     const OnDevice<Bf16> device_x(x.bits);
     const Output y(StreamStore::f32, rows, outputs);
@@ -158,7 +160,8 @@ TEST_P(StreamMatmul, ManyOutputs) {
 
 TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthers) {
   for (int64_t columns : {130, 1000, 4224}) {
-    constexpr int64_t rows = 256, outputs = 200;
+    // Enough for wgmma to take all of them together.
+    constexpr int64_t rows = 256, outputs = 1210;
     const PackedOnDevice weight(GetParam(), random_matrix(DType::f32, outputs, columns, 3));
     const Bf16Rows x(random_floats(static_cast<size_t>(rows * columns), 5), columns);
     const OnDevice<Bf16> device_x(x.bits);
@@ -183,7 +186,7 @@ class StreamMatmuls : public CudaOps {};
 // Four products of different formats in one launch give what four launches give.
 TEST_F(StreamMatmuls, SeveralAtOnce) {
   for (int64_t columns : {200, 2048})
-    for (int64_t rows : {1, 5, 30}) {
+    for (int64_t rows : {1, 5, 30, 100}) {
       const PackedOnDevice weights[] = {
           {PackedFormat::f8, random_matrix(DType::f8_e4m3, 3000, columns, 3)},
           {PackedFormat::bf16, random_matrix(DType::bf16, 64, columns, 4)},

@@ -1,7 +1,8 @@
-// 9 to 256 rows against streamed weights, in passes of 16, 32 or 64 rows. Memory still has the last
-// word on a large matrix, but the tensor cores, the unpacking and the loads of the rows are close
-// behind it, so each warp keeps one strip of 16 outputs and multiplies every unpacked weight with
-// all rows of the pass; the warps of a block share the rows' 128 columns of the moment.
+// 9 to 256 rows against streamed weights, in passes of 16, 32 or 64 rows; more than 64 rows of a
+// large matrix go to stream_matmul_wide_sm90.cu. Memory still has the last word on a large matrix,
+// but the tensor cores, the unpacking and the loads of the rows are close behind it, so each warp
+// keeps one strip of 16 outputs and multiplies every unpacked weight with all rows of the pass; the
+// warps of a block share the rows' 128 columns of the moment.
 //
 //   weights  each warp's own ring, as in stream_matmul_sm90.cu, filled before the wait as there.
 //   rows     stages of 128 columns in shared memory that a warp of its own brings, as two boxes of
@@ -15,7 +16,7 @@
 #include "base/cuda_error.h"
 #include "ops/activation/activation_device.h"
 #include "ops/launch_cuda.cuh"
-#include "ops/matmul/stream_matmul.cuh"
+#include "ops/matmul/stream_passes.cuh"
 #include "ops/sm90/tensor_map.h"
 
 namespace qnext::ops::cuda {
@@ -23,23 +24,10 @@ namespace qnext::ops::cuda {
 namespace {
 
 constexpr int most_warps = 8;
-constexpr int slots = 2;
-constexpr int slot_bytes = 4096;
 template <int groups>  // of the rows: what memory takes to bring them, in runs
 constexpr int row_stages = groups == 8   ? 5
                            : groups == 4 ? 5
                                          : 8;
-constexpr int box_row_bytes = static_cast<int>(tile_columns) * 2;
-
-struct Job {
-  StreamInput input;
-  int rows;
-  StreamedWeight product[most_stream_products];
-  int products;
-  int strips;
-  int column_tiles;
-  int runs;
-};
 
 template <int groups>
 constexpr int box_bytes = groups * 8 * box_row_bytes;
@@ -53,19 +41,10 @@ __host__ __device__ constexpr int shared_bytes(int warps) {
 
 // --- The rows ----------------------------------------------------------------------------------
 
-__device__ void copy_box(void* to, const CUtensorMap* map, int column, int row,
-                         sm90::Barrier* barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3}], [%4];" ::"r"(sm90::shared_address(to)),
-      "l"(map), "r"(column), "r"(row), "r"(sm90::shared_address(barrier))
-      : "memory");
-}
-
 // One lane brings the rows of a pass, a run's columns at a time; what lies outside comes as zeros.
 template <int groups>
 struct Rows {
-  const Job& job;
+  const PassJob& job;
   const CUtensorMap* map;
   std::byte* stages;  // [row_stages][run_tiles][groups * 8 rows][64 columns]
   sm90::Barrier* full;
@@ -73,17 +52,11 @@ struct Rows {
 
   __device__ std::byte* stage(int i) const { return stages + i * stage_bytes<groups>; }
   __device__ void bring(int first_row) const {
-    // Ordinary stores of earlier kernels before reads by the copy engine.
-    asm volatile("fence.proxy.async.global;" ::: "memory");
+    order_before_copies();
     Place place;
     for (int run = 0; run < job.runs; ++run) {
       sm90::wait(empty + place.at, place.parity ^ 1);
-      const int tiles = min(run_tiles, job.column_tiles - run * run_tiles);
-      sm90::arrive_expecting(full + place.at, static_cast<uint32_t>(tiles * box_bytes<groups>));
-      for (int tile = 0; tile < tiles; ++tile)
-        copy_box(stage(place.at) + tile * box_bytes<groups>, map,
-                 run * run_columns + tile * static_cast<int>(tile_columns), first_row,
-                 full + place.at);
+      copy_run(stage(place.at), map, job, run, first_row, groups * 8, full + place.at);
       place.advance(row_stages<groups>);
     }
   }
@@ -94,35 +67,6 @@ __device__ inline void load_rows(Pair (&b)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
                : "r"(address));
-}
-
-// --- The weights -------------------------------------------------------------------------------
-
-// How many runs one copy brings: 2 to 4 KB of them.
-__device__ constexpr int copy_runs(PackedFormat format) {
-  return format == PackedFormat::bf16 ? 1 : 2;
-}
-
-// By one lane: queues the copy of a strip's next runs. Two arrivals at `full`, and the bytes,
-// complete it. keep: another block will read the same weights soon.
-__device__ void queue_copy(const StreamedWeight& weight, int column_tiles, int64_t strip, int run,
-                           bool keep, std::byte* slot, float2* scales, sm90::Barrier* full) {
-  const int tiles = min(copy_runs(weight.format) * run_tiles, column_tiles - run * run_tiles);
-  const auto bytes_of_tile = static_cast<int>(tile_bytes(weight.format));
-  const auto bytes = static_cast<uint32_t>(tiles * bytes_of_tile);
-  const std::byte* from = weight.tiles + (strip * column_tiles + run * run_tiles) * bytes_of_tile;
-  sm90::arrive_expecting(full, bytes);
-  if (keep)
-    sm90::bulk_copy(slot, from, bytes, full);
-  else
-    sm90::bulk_copy_once(slot, from, bytes, full);
-  if (weight.format == PackedFormat::f8) {
-    const int strip_runs = (column_tiles + run_tiles - 1) / run_tiles;
-    const float* scale = weight.scales + 2 * (strip * strip_runs + run);
-    copy_scale(scales, scale);
-    if (tiles > run_tiles) copy_scale(scales + 1, scale + 2);
-  }
-  arrive_behind_copies(full);
 }
 
 // --- The products ------------------------------------------------------------------------------
@@ -191,7 +135,7 @@ __device__ void store_sums(const StreamedWeight& weight, const float (&total)[gr
 // One warp's strip.
 template <int groups>
 struct Strip {
-  const Job& job;
+  const PassJob& job;
   const StreamedWeight& weight;
   int64_t strip;  // of the weight's
   int lane;
@@ -256,7 +200,7 @@ struct Strip {
 // Blocks [passes, strips in groups of the block's warps but one, which brings the rows].
 template <int groups>
 __global__ void __launch_bounds__((most_warps + 1) * warp_lanes, groups == 8 ? 1 : 2)
-    many_kernel(const __grid_constant__ Job job, const __grid_constant__ CUtensorMap map) {
+    many_kernel(const __grid_constant__ PassJob job, const __grid_constant__ CUtensorMap map) {
   extern __shared__ __align__(1024) std::byte memory[];
   const int warps = static_cast<int>(blockDim.x) / warp_lanes - 1;
   const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
@@ -298,7 +242,7 @@ __global__ void __launch_bounds__((most_warps + 1) * warp_lanes, groups == 8 ? 1
 }
 
 template <int groups>
-void launch(cudaStream_t stream, const Job& job, int64_t columns) {
+void launch(cudaStream_t stream, const PassJob& job, int64_t columns) {
   const int passes = (job.rows + groups * 8 - 1) / (groups * 8);
   // As many warps a block as let every multiprocessor have the same share: one block of up to
   // eight, or several that are alike.
@@ -317,13 +261,14 @@ void launch(cudaStream_t stream, const Job& job, int64_t columns) {
 
 void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,
                         const StreamProduct* products, int count) {
-  Job job{};
+  PassJob job{};
   job.input = input;
   job.rows = static_cast<int>(rows);
   job.products = count;
   job.column_tiles = static_cast<int>(products[0].weight.column_tiles());
   job.runs = (job.column_tiles + run_tiles - 1) / run_tiles;
   job.strips = list_products(products, count, job.product);
+  if (wide_pays(job)) return stream_matmul_wide(stream, job, products[0].weight.columns);
   // The widest pass that still gives every multiprocessor four warps: a pass reads all weights,
   // but only a small matrix has too few strips, and the L2 cache holds it.
   const auto enough = [&](int pass) {

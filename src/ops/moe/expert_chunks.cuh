@@ -65,13 +65,14 @@ class ChunkRing {
     __syncwarp();
   }
 
-  // Into the slot that was read last.
-  __device__ void issue(const std::byte* chunk, int tiles, const float* scale) {
+  // Into the slot that was read last. again: others read the same chunk soon.
+  __device__ void issue(const std::byte* chunk, int tiles, const float* scale, bool again) {
     __syncwarp();
     if (lane_ == 0) {
       const auto bytes = static_cast<uint32_t>(tiles * tile_bytes(format));
       sm90::arrive_expecting(&memory_.full[next_], bytes);
-      sm90::bulk_copy_once(memory_.data[next_], chunk, bytes, &memory_.full[next_]);
+      sm90::bulk_copy(memory_.data[next_], chunk, bytes, &memory_.full[next_],
+                      again ? sm90::read_again() : sm90::read_once());
     }
     // A pair of scales for every two tiles.
     if (scaled && 2 * lane_ < tiles)

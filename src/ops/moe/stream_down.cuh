@@ -73,14 +73,14 @@ __global__ void __launch_bounds__(expert_threads, 2)
   int32_t issued = 0, next = warp;
 #pragma unroll 1
   for (; shared && issued < ring.depth && next < shape.chunks; ++issued, next += expert_warps)
-    shape.issue(ring, task.experts - 1, strip, next);
+    shape.issue(ring, task.experts - 1, strip, next, false);
   route_here(task, memory);
-  const ExpertUnits& units = memory.units;
+  const SlotUnits& units = memory.units;
   const int32_t count = units.groups * shape.chunks;
   const auto issue_next = [&] {
     if (next < count) {
       const int32_t expert = shape.by_chunks.divide(next);
-      shape.issue(ring, units.group_of[expert].x, strip, next - expert * shape.chunks);
+      shape.issue(ring, units.expert[expert], strip, next - expert * shape.chunks, false);
     } else {
       ring.issue_nothing();
     }
@@ -114,22 +114,19 @@ __global__ void __launch_bounds__(expert_threads, 2)
 #pragma unroll 1
     for (int32_t q = warp; q < end; q += expert_warps) {
       const int32_t expert = shape.by_chunks.divide(q), chunk = q - expert * shape.chunks;
-      const int32_t of_lane = units.columns[8 * expert + g];
+      const int32_t slot = units.slot[expert];
       RowFragments b;
-      load_act(of_lane < 0 ? nullptr : act + of_lane * task.act_stride, staged, chunk,
-               shape.column_tiles, b);
+      load_act(g == 0 ? act + slot * task.act_stride : nullptr, staged, chunk, shape.column_tiles,
+               b);
       float4 scale{};
       const std::byte* data = rehearsal ? memory.rings[warp].data[0] : ring.wait(scale);
       float sum[4] = {};
       add_chunk<format>(data, shape.tiles_of(chunk), scale, b, sum);
       if (!rehearsal) issue_next();
-#pragma unroll
-      for (int n = 0; n < 2; ++n) {
-        const int32_t pair = units.columns[8 * expert + 2 * t + n];
-        if (pair < 0) continue;
-        float* to = memory.partial + (pair * shape.chunks + chunk) * tile_rows + g;
-        to[0] = sum[n];
-        to[8] = sum[2 + n];
+      if (t == 0) {
+        float* to = memory.partial + (slot * shape.chunks + chunk) * tile_rows + g;
+        to[0] = sum[0];
+        to[8] = sum[2];
       }
     }
     __syncthreads();
@@ -166,15 +163,16 @@ __global__ void __launch_bounds__(expert_threads, 2)
   CommonMemory<format, false> memory(carver, task);
   const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-  const int g = lane / 4, t = lane % 4;
+  const int g = lane / 4;
   const ExpertMatrices& shape = task.down;
   ChunkRing<format, false> ring(memory.rings[warp]);
-  list_units(memory.units, task.expert_pairs(), task.routing.ids);
-  const ExpertUnits& units = memory.units;
+  // gate_up_kernel let this one start once the lists were there.
+  const int32_t groups = *task.groups.count;
+  UnitShare share(task.shared_groups(), shape.strips);
+  share.add_others(groups, shape.strips);
 
   // The block's units in turn among its warps.
-  const UnitShare share(units, task.expert_pairs(), shape.strips);
-  UnitCursor issued(units, shape.by_strips), read(units, shape.by_strips);
+  GroupCursor<short2> experts;
   int32_t next = warp, next_chunk = 0;
   Unit next_unit{};
   const auto issue_next = [&] {
@@ -182,8 +180,14 @@ __global__ void __launch_bounds__(expert_threads, 2)
       ring.issue_nothing();
       return;
     }
-    if (next_chunk == 0) next_unit = issued.move_to(share.index(next));
-    shape.issue(ring, next_unit.expert, next_unit.strip, next_chunk);
+    if (next_chunk == 0) {
+      next_unit = unit_at(share.index(next), shape);
+      const short2 expert = experts.move_to(next_unit.group, groups,
+                                            [&](int32_t group) { return task.expert_of(group); });
+      next_unit.expert = expert.x;
+      next_unit.again = expert.y != 0;
+    }
+    shape.issue(ring, next_unit.expert, next_unit.strip, next_chunk, next_unit.again);
     if (++next_chunk == shape.chunks) {
       next_chunk = 0;
       next += expert_warps;
@@ -196,12 +200,14 @@ __global__ void __launch_bounds__(expert_threads, 2)
 
   RowFragments b[kept_chunks];
   int32_t loaded_group = -1;
+  GroupCursor<LanePairs> columns;
   for (int32_t i = warp; i < share.count; i += expert_warps) {
-    const Unit& unit = read.move_to(share.index(i));
+    const Unit unit = unit_at(share.index(i), shape);
+    const LanePairs& pairs =
+        columns.move_to(unit.group, groups, [&](int32_t group) { return task.lane_pairs(group); });
     const bool reload = unit.group != loaded_group || shape.chunks > kept_chunks;
     loaded_group = unit.group;
-    const int32_t of_lane = units.columns[8 * unit.group + g];
-    const Bf16* act = of_lane < 0 ? nullptr : task.act + of_lane * task.act_stride;
+    const Bf16* act = pairs.row < 0 ? nullptr : task.act + pairs.row * task.act_stride;
     float sum[4] = {};
     for (int32_t first = 0; first < shape.chunks; first += kept_chunks) {
       if (reload) {
@@ -220,7 +226,7 @@ __global__ void __launch_bounds__(expert_threads, 2)
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int32_t pair = units.columns[8 * unit.group + 2 * t + j % 2];
+      const int32_t pair = pairs.out[j % 2];
       const int64_t output = unit.strip * tile_rows + g + j / 2 * 8;
       if (pair >= 0 && output < task.hidden)
         task.parts[pair * int64_t{task.hidden} + output] = sum[j];
@@ -232,17 +238,29 @@ __global__ void __launch_bounds__(expert_threads)
     add_parts_kernel(const __grid_constant__ ExpertsTask task) {
   wait_for_earlier_kernels();
   let_next_kernel_start();
+  constexpr int at_once = 12;  // slots whose parts are on their way together
   const int64_t hidden = task.hidden;
   const int64_t row = blockIdx.y;
   const int64_t output = static_cast<int64_t>(blockIdx.x) * expert_threads + threadIdx.x;
   if (output >= hidden) return;
   const float* part = task.parts + row * task.slots * hidden + output;
   const float* weight = task.routing.weights + row * task.slots;
+  float* const x = task.x + row * task.x_stride + output;
+  const float residual = *x;
   float total = 0;
-#pragma unroll 4
-  for (int32_t slot = 0; slot < task.slots; ++slot)
-    total = fmaf(__ldcg(weight + slot), __ldcg(part + slot * hidden), total);
-  task.x[row * task.x_stride + output] += total;
+  for (int32_t first = 0; first < task.slots; first += at_once) {
+    float parts[at_once], weights[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const bool valid = first + i < task.slots;
+      parts[i] = valid ? __ldcg(part + (first + i) * hidden) : 0.0f;
+      weights[i] = valid ? __ldcg(weight + first + i) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+      if (first + i < task.slots) total = fmaf(weights[i], parts[i], total);
+  }
+  *x = residual + total;
 }
 
 }  // namespace qnext::ops::cuda

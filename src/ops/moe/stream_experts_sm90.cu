@@ -8,11 +8,15 @@
 //   one row's kernels rehearse while they wait                           23.3
 //   one row's last sums by all threads, its candidates ranked at once    20.9
 //   an expert's groups of rows in spans of strips (4, then 16)                        600
+//   pairs listed once for all blocks; each group of 8 rows goes through all strips,
+//   its weights kept in L2 if another group wants them; two units a barrier; the
+//   shared expert's rows while the list is made                                 294   485
 // The floor is 7.8, 260 and 362. A trace of the stages at one row shows what is left there:
 // warps that wait for their own instructions, and the two kernels' beginnings and ends.
 #include <algorithm>
 
 #include "base/cuda_error.h"
+#include "ops/moe/expert_groups.cuh"
 #include "ops/moe/stream_down.cuh"
 #include "ops/moe/stream_experts_cuda.h"
 #include "ops/moe/stream_gate_up.cuh"
@@ -27,8 +31,16 @@ int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-int64_t act_bytes(const PackedExperts& experts, int64_t pairs) {
-  return round_up(pairs * round_up(experts.width, tile_columns) * int64_t{sizeof(Bf16)}, 256);
+// The workspace's arrays.
+void carve(Carver& carver, const PackedExperts& experts, int64_t rows, int64_t slots,
+           ExpertsTask& task) {
+  const int64_t pairs = rows * slots, groups = expert_groups_limit(experts.experts, rows, slots);
+  task.act_stride = round_up(experts.width, tile_columns);
+  task.act = carver.take<Bf16>(pairs * task.act_stride);
+  task.parts = carver.take<float>(pairs * experts.hidden);
+  task.groups.columns = carver.take<int16_t>(8 * groups);
+  task.groups.expert = carver.take<short2>(groups);
+  task.groups.count = carver.take<int32_t>(1);
 }
 
 int multiprocessors() {
@@ -68,10 +80,12 @@ template <PackedFormat format>
 void run_many(cudaStream_t stream, const ExpertsTask& task) {
   const size_t gate_up = memory_of<GateUpMemory<format, false>>(task);
   const size_t down = memory_of<CommonMemory<format, false>>(task);
-  if (std::max(gate_up, down) > block_memory)
-    fail_cuda("stream_experts: too many experts or slots");
+  const size_t listing = listing_memory(task.experts, task.pairs());
+  if (listing > block_memory) fail_cuda("stream_experts: too many experts or slots");
   const dim3 grid(static_cast<unsigned>(2 * multiprocessors())), threads(expert_threads);
   route_experts(stream, task.routing, task.rows);
+  launch_overlapped("groups of pairs", list_groups, dim3(1), dim3(listing_threads), listing, stream,
+                    task);
   launch_overlapped("experts' gate and up", gate_up_kernel<format, false>, grid, threads, gate_up,
                     stream, task);
   launch_overlapped("experts' down", down_parts_kernel<format>, grid, threads, down, stream, task);
@@ -86,24 +100,21 @@ bool can_count(const ExpertMatrices& matrices, int64_t groups) {
 }
 
 template <PackedFormat format>
-void run(cudaStream_t stream, ExpertsTask task) {
+void run(cudaStream_t stream, const ExpertsTask& task) {
   const int64_t groups = expert_groups_limit(task.experts, task.rows, task.slots);
   if (!can_count(task.gate_up, groups) || !can_count(task.down, groups))
     fail_cuda("stream_experts: hidden or width too large");
-  if (task.rows == 1) {
-    task.groups_limit = task.slots;
-    if (run_one<format>(stream, task)) return;
-  }
-  task.groups_limit = static_cast<int32_t>(groups);
+  if (task.rows == 1 && run_one<format>(stream, task)) return;
   run_many<format>(stream, task);
 }
 
 }  // namespace
 
 size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int64_t slots) {
-  const int64_t pairs = rows * slots;
-  return static_cast<size_t>(act_bytes(experts, pairs) +
-                             pairs * experts.hidden * int64_t{sizeof(float)});
+  Carver carver(nullptr);
+  ExpertsTask task{};
+  carve(carver, experts, rows, slots, task);
+  return static_cast<size_t>(carver.bytes());
 }
 
 void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
@@ -124,10 +135,8 @@ void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Rou
   task.slots = static_cast<int32_t>(slots);
   task.normed = normed;
   task.normed_stride = normed_stride;
-  task.act = static_cast<Bf16*>(workspace);
-  task.act_stride = round_up(experts.width, tile_columns);
-  task.parts =
-      reinterpret_cast<float*>(static_cast<std::byte*>(workspace) + act_bytes(experts, pairs));
+  Carver carver(static_cast<std::byte*>(workspace));
+  carve(carver, experts, rows, slots, task);
   task.x = x;
   task.x_stride = x_stride;
   switch (experts.format) {

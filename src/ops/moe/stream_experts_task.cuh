@@ -37,11 +37,12 @@ struct ExpertMatrices {
     return min(chunk_tiles, column_tiles - chunk * chunk_tiles);
   }
   template <typename Ring>
-  __device__ void issue(Ring& ring, int32_t expert, int32_t strip, int32_t chunk) const {
+  __device__ void issue(Ring& ring, int32_t expert, int32_t strip, int32_t chunk,
+                        bool again) const {
     ring.issue(tiles + expert * expert_bytes + int64_t{strip} * strip_bytes +
                    int64_t{chunk} * ring.chunk_bytes,
                tiles_of(chunk),
-               scales + expert * expert_scales + strip * strip_scales + chunk_tiles * chunk);
+               scales + expert * expert_scales + strip * strip_scales + chunk_tiles * chunk, again);
   }
 };
 
@@ -51,20 +52,48 @@ struct ExpertsTask {
   int32_t hidden;
   Routing routing;
   int32_t rows, slots;
-  int32_t groups_limit;
+  ExpertGroups groups;  // more than one row only
   const Bf16* normed;
   int64_t normed_stride;
   // bf16 [rows * slots, act_stride]: each 64 columns in the order in which lanes want them, see
   // act_place().
   Bf16* act;
   int64_t act_stride;
-  float* parts;  // [rows * slots, hidden]: more than 8 rows only
+  float* parts;  // [rows * slots, hidden]: more than one row only
   float* x;
   int64_t x_stride;
 
   __host__ __device__ int32_t pairs() const { return rows * slots; }
-  __device__ ExpertPairs expert_pairs() const { return {experts, rows, slots, routing.shared}; }
+  // More than one row. Groups of the shared expert, of which nothing has to be known, come first.
+  __device__ int32_t shared_groups() const { return routing.shared ? groups_of(rows) : 0; }
+  // A group's expert, and whether it has other groups as well.
+  __device__ short2 expert_of(int32_t group) const {
+    const int32_t shared = shared_groups();
+    if (group < shared)
+      return {static_cast<short>(experts - 1), static_cast<short>(shared > 1 ? 1 : 0)};
+    return groups.expert[group - shared];
+  }
+  __device__ LanePairs lane_pairs(int32_t group) const {
+    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+    const int32_t shared = shared_groups();
+    if (group < shared) {
+      const auto pair = [&](int32_t column) {
+        const int32_t row = 8 * group + column;
+        return row < rows ? row * slots + slots - 1 : -1;
+      };
+      return {pair(lane / 4), {pair(lane % 4 * 2), pair(lane % 4 * 2 + 1)}};
+    }
+    const int16_t* columns = groups.columns + 8 * (group - shared);
+    const short2 out = *reinterpret_cast<const short2*>(columns + lane % 4 * 2);
+    return {columns[lane / 4], {out.x, out.y}};
+  }
 };
+
+// The strip and the group of a unit; the expert is for its kernel to find.
+__device__ inline Unit unit_at(int32_t index, const ExpertMatrices& matrices) {
+  const int32_t group = matrices.by_strips.divide(index);
+  return {0, index - group * matrices.strips, group, false};
+}
 
 // Rows 8 strip .. 8 strip + 7 of gate give columns of act; this is where row g of them lies in a
 // row of act: lane t of a quad finds its 16 values of a tile (4 steps x b[0], b[1]) in 32 bytes.
@@ -92,24 +121,24 @@ class Carver {
   int64_t bytes_ = 0;
 };
 
-// What every kernel needs: rings, units and, for one row, the routing.
+// What every kernel needs: rings and, for one row, the routing.
 template <PackedFormat format, bool one>
 struct CommonMemory {
   using Ring = ChunkRing<format, one>;
   typename Ring::Memory* rings;  // [expert_warps]
-  ExpertUnits units;
+  SlotUnits units;
   RouteScratch* scratch;  // [1]
-  int32_t* ids;           // [pairs]
-  float* weights;         // [pairs]
+  int32_t* ids;           // [slots]
+  float* weights;         // [slots]
 
   __host__ __device__ CommonMemory(Carver& carver, const ExpertsTask& task) {
+    const int32_t slots = one ? task.slots : 0;
     rings = carver.take<typename Ring::Memory>(expert_warps);
-    units.next = carver.take<int32_t>(task.rows > 1 ? task.experts : 0);
-    units.group_of = carver.take<short4>(task.groups_limit);
-    units.columns = carver.take<int16_t>(8 * int64_t{task.groups_limit});
+    units.expert = carver.take<int32_t>(slots);
+    units.slot = carver.take<int32_t>(slots);
     scratch = carver.take<RouteScratch>(one ? 1 : 0);
-    ids = carver.take<int32_t>(one ? task.pairs() : 0);
-    weights = carver.take<float>(one ? task.pairs() : 0);
+    ids = carver.take<int32_t>(slots);
+    weights = carver.take<float>(slots);
   }
 };
 
@@ -122,7 +151,7 @@ __device__ void route_here(const ExpertsTask& task, CommonMemory<format, true>& 
   route_row_with_block(rule, routing.logits, routing.shared_gate, *memory.scratch, memory.ids,
                        memory.weights);
   __syncthreads();
-  list_units(memory.units, task.expert_pairs(), memory.ids);
+  list_slots(memory.units, task.slots, routing.shared, memory.ids);
 }
 
 }  // namespace qnext::ops::cuda

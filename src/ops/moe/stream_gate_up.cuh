@@ -11,11 +11,11 @@ namespace qnext::ops::cuda {
 
 template <PackedFormat format, bool one>
 struct GateUpMemory : CommonMemory<format, one> {
-  float4* partial;  // [2][expert_warps][warp_lanes]
+  float4* partial;  // [2][2][expert_warps][warp_lanes]: of two pairs of units
 
   __host__ __device__ GateUpMemory(Carver& carver, const ExpertsTask& task)
       : CommonMemory<format, one>(carver, task) {
-    partial = carver.take<float4>(2 * expert_warps * warp_lanes);
+    partial = carver.take<float4>(4 * expert_warps * warp_lanes);
   }
 };
 
@@ -36,15 +36,9 @@ __device__ inline void load_row(const Bf16* row, int32_t chunk, int32_t tiles, R
 template <PackedFormat format, bool one>
 class GateUpStream {
  public:
-  __device__ GateUpStream(const ExpertsTask& task, const ExpertUnits& units,
+  __device__ GateUpStream(const ExpertsTask& task, const SlotUnits& slots,
                           ChunkRing<format, one>& ring, int warp)
-      : task_(task),
-        matrices_(task.gate_up),
-        units_(units),
-        ring_(ring),
-        warp_(warp),
-        issued_unit_(units, matrices_.by_strips),
-        read_unit_(units, matrices_.by_strips) {
+      : task_(task), matrices_(task.gate_up), slots_(slots), ring_(ring), warp_(warp) {
     if (warp < matrices_.chunks)
       chunks_ = (matrices_.chunks - warp + expert_warps - 1) / expert_warps;
   }
@@ -53,18 +47,26 @@ class GateUpStream {
   __device__ bool has(int32_t i) const { return one ? index(i) < end_ : i < end_; }
   // The warp's i-th chunk of a unit, counted in the matrix.
   __device__ int32_t chunk(int32_t i) const { return i * expert_warps + warp_; }
-  __device__ Unit unit(int32_t i) {
-    return one ? only_unit(index(i)) : read_unit_.move_to(index(i));
-  }
+  // The i-th unit's strip and group.
+  __device__ Unit unit(int32_t i) const { return unit_at(index(i), matrices_); }
+  __device__ int32_t groups() const { return groups_; }
 
   // The shared expert's units, of which nothing has to be known.
-  __device__ void take_shared() { end_ = task_.routing.shared ? matrices_.strips : 0; }
-  // All of them, now that the units are listed.
+  __device__ void take_shared() {
+    if constexpr (one) {
+      end_ = task_.routing.shared ? matrices_.strips : 0;
+    } else {
+      share_ = UnitShare(task_.shared_groups(), matrices_.strips);
+      end_ = share_.count;
+    }
+  }
+  // All of them, now that they are listed.
   __device__ void take_all() {
     if constexpr (one) {
-      end_ = matrices_.strips * units_.groups;
+      end_ = matrices_.strips * slots_.groups;
     } else {
-      share_ = UnitShare(units_, task_.expert_pairs(), matrices_.strips);
+      groups_ = *task_.groups.count;
+      share_.add_others(groups_, matrices_.strips);
       end_ = share_.count;
     }
     complete_ = true;
@@ -93,21 +95,21 @@ class GateUpStream {
     if constexpr (one) return static_cast<int32_t>(blockIdx.x + i * gridDim.x);
     return share_.index(i);
   }
-  // Where every expert has one group.
-  __device__ Unit only_unit(int32_t at) const {
-    const int32_t group = matrices_.by_strips.divide(at);
-    return {units_.group_of[group].x, at - group * matrices_.strips, group};
-  }
   __device__ void issue() {
     if (next_chunk_ == 0) {
-      const int32_t at = index(next_unit_);
-      // Not listed yet, perhaps.
-      if (one && task_.routing.shared && at < matrices_.strips)
-        next_ = {task_.experts - 1, at, 0};
-      else
-        next_ = one ? only_unit(at) : issued_unit_.move_to(at);
+      next_ = unit_at(index(next_unit_), matrices_);
+      if constexpr (one) {
+        // Not routed yet, perhaps.
+        next_.expert = next_.group < int32_t{task_.routing.shared} ? task_.experts - 1
+                                                                   : slots_.expert[next_.group];
+      } else {
+        const short2 expert = experts_.move_to(
+            next_.group, groups_, [&](int32_t group) { return task_.expert_of(group); });
+        next_.expert = expert.x;
+        next_.again = expert.y != 0;
+      }
     }
-    matrices_.issue(ring_, next_.expert, next_.strip, chunk(next_chunk_));
+    matrices_.issue(ring_, next_.expert, next_.strip, chunk(next_chunk_), next_.again);
     if (++next_chunk_ == chunks_) {
       next_chunk_ = 0;
       ++next_unit_;
@@ -116,23 +118,24 @@ class GateUpStream {
 
   const ExpertsTask& task_;
   const ExpertMatrices& matrices_;
-  const ExpertUnits& units_;
+  const SlotUnits& slots_;
   ChunkRing<format, one>& ring_;
   int32_t warp_;
   int32_t chunks_ = 0;
   int32_t end_ = 0;  // of the units' indices (one row) or of their count
+  int32_t groups_ = 0;
   UnitShare share_;
-  UnitCursor issued_unit_, read_unit_;
+  GroupCursor<short2> experts_;
   bool complete_ = false;
   int32_t issued_ = 0, read_ = 0, next_unit_ = 0, next_chunk_ = 0;
   Unit next_{};
 };
 
-// One warp: adds the warps' sums in order and stores act (not in a rehearsal).
-__device__ inline void store_act(const ExpertsTask& task, const Unit& unit, int32_t strips,
-                                 const float4* partial, const int16_t* columns, bool rehearsal) {
+// One warp: adds the warps' sums in order and stores act, of this lane's pairs (-1: of none).
+__device__ inline void store_act(const ExpertsTask& task, int32_t unit_strip, int32_t strips,
+                                 const float4* partial, const int32_t (&pairs)[2]) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-  const int g = lane / 4, t = lane % 4;
+  const int g = lane / 4;
   float4 sum = partial[lane];
 #pragma unroll
   for (int i = 1; i < expert_warps; ++i) {
@@ -144,22 +147,27 @@ __device__ inline void store_act(const ExpertsTask& task, const Unit& unit, int3
   }
   const float value[2] = {silu(sum.x) * sum.z, silu(sum.y) * sum.w};
   // Columns that pad the last tile are zeros, not what lay there.
-  const int32_t end = unit.strip == strips - 1 ? (strips + 7) / 8 * 8 : unit.strip + 1;
+  const int32_t end = unit_strip == strips - 1 ? (strips + 7) / 8 * 8 : unit_strip + 1;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int32_t pair = rehearsal ? -1 : columns[8 * unit.group + 2 * t + i];
-    if (pair < 0) continue;
-    Bf16* row = task.act + pair * task.act_stride;
-    row[act_place(unit.strip, g)] = __bfloat16_as_ushort(__float2bfloat16_rn(value[i]));
+    if (pairs[i] < 0) continue;
+    Bf16* row = task.act + pairs[i] * task.act_stride;
+    row[act_place(unit_strip, g)] = __bfloat16_as_ushort(__float2bfloat16_rn(value[i]));
 #pragma unroll 1
-    for (int32_t strip = unit.strip + 1; strip < end; ++strip) row[act_place(strip, g)] = 0;
+    for (int32_t strip = unit_strip + 1; strip < end; ++strip) row[act_place(strip, g)] = 0;
   }
 }
 
+// Two rounds, one before the wait and one behind it.
+//
 // One row: an SM that meets these instructions for the first time fetches them at some 60 ns for
-// eight, which took longer than the weights. So a block that waits for the kernels
-// before it rehearses: it routes by whatever the logits' memory holds and runs through one unit,
-// storing nothing.
+// eight, which took longer than the weights. So a block that waits for the kernels before it
+// rehearses: it routes by whatever the logits' memory holds and runs through one unit, storing
+// nothing.
+//
+// More rows: a block multiplies its share of the shared expert while the kernel before this one
+// lists the others. Its rows are there, and nobody reads act any more: both are the business of
+// kernels that had ended when the listing let this one start.
 template <PackedFormat format, bool one>
 __global__ void __launch_bounds__(expert_threads, 2)
     gate_up_kernel(const __grid_constant__ ExpertsTask task) {
@@ -172,40 +180,49 @@ __global__ void __launch_bounds__(expert_threads, 2)
   GateUpStream<format, one> stream(task, memory.units, ring, warp);
   const int g = lane / 4;
   RowFragments b;
+  GroupCursor<LanePairs> groups;
+  const Bf16* row = one && g == 0 ? task.normed : nullptr;
+  int32_t loaded_group = -1;
+  int32_t i = 0, half = 0, buffer = 0;
+  int32_t merged_strip = 0, merged_pairs[2] = {-1, -1};
 #pragma unroll 1
-  for (int round = one ? 0 : 1; round < 2; ++round) {
-    const bool rehearsal = round == 0;
-    if (!rehearsal) {
+  for (int round = 0; round < 2; ++round) {
+    const bool early = round == 0, rehearsal = one && early;
+    if (!early) {
       wait_for_earlier_kernels();
       let_next_kernel_start();
     }
-    const Bf16* row = one && g == 0 ? task.normed : nullptr;
-    if constexpr (one)
+    if constexpr (one) {
       route_here(task, memory);
-    else
-      list_units(memory.units, task.expert_pairs(), task.routing.ids);
-    rehearsal ? stream.take_shared() : stream.take_all();
+      i = 0;
+    }
+    early ? stream.take_shared() : stream.take_all();
     stream.fill();
     if (one) load_row(row, warp, task.gate_up.column_tiles, b);
     if (one && !rehearsal && blockIdx.x == 0) {
 #pragma unroll 1
-      for (int i = static_cast<int>(threadIdx.x); i < task.pairs(); i += expert_threads) {
-        task.routing.ids[i] = memory.ids[i];
-        task.routing.weights[i] = memory.weights[i];
-        if (task.routing.chosen) task.routing.chosen[memory.ids[i]] = 1;
+      for (int slot = static_cast<int>(threadIdx.x); slot < task.slots; slot += expert_threads) {
+        task.routing.ids[slot] = memory.ids[slot];
+        task.routing.weights[slot] = memory.weights[slot];
+        if (task.routing.chosen) task.routing.chosen[memory.ids[slot]] = 1;
       }
     }
 
-    int32_t loaded_group = -1;
 #pragma unroll 1
-    for (int32_t i = 0; rehearsal ? i == 0 : stream.has(i); ++i) {
+    for (; rehearsal ? i == 0 : stream.has(i); ++i) {
       const Unit unit = rehearsal ? Unit{} : stream.unit(i);
       bool reload = stream.chunks() > 1;
-      if (!one && unit.group != loaded_group) {
-        const int32_t pair = memory.units.columns[8 * unit.group + g];
-        row = pair < 0 ? nullptr : task.normed + pair / task.slots * task.normed_stride;
-        loaded_group = unit.group;
-        reload = true;
+      LanePairs pairs{-1, {-1, -1}};
+      if constexpr (!one) {
+        pairs = groups.move_to(unit.group, stream.groups(),
+                               [&](int32_t group) { return task.lane_pairs(group); });
+        if (unit.group != loaded_group) {
+          row = pairs.row < 0 ? nullptr : task.normed + pairs.row / task.slots * task.normed_stride;
+          loaded_group = unit.group;
+          reload = true;
+        }
+      } else if (!rehearsal && lane % 4 == 0) {
+        pairs.out[0] = memory.units.slot[unit.group];
       }
       float sum[4] = {};
 #pragma unroll 1
@@ -217,13 +234,26 @@ __global__ void __launch_bounds__(expert_threads, 2)
         add_chunk<format>(data, task.gate_up.tiles_of(chunk), scale, b, sum);
         if (!rehearsal) stream.fill();
       }
-      float4* partial = memory.partial + i % 2 * expert_warps * warp_lanes;
+      // Two units a barrier, so that warps seldom wait for each other. One has merged a pair before
+      // it comes to the barrier of the next pair, behind which its sums are overwritten.
+      float4* partial = memory.partial + (2 * buffer + half) * expert_warps * warp_lanes;
       partial[warp * warp_lanes + lane] = {sum[0], sum[1], sum[2], sum[3]};
-      // One barrier a unit: a warp has merged unit i before it comes to the barrier of unit i + 1,
-      // behind which its partial sums are overwritten.
+      const bool mine = warp == i % expert_warps;
+      if (mine) {
+        merged_strip = unit.strip;
+        merged_pairs[0] = pairs.out[0];
+        merged_pairs[1] = pairs.out[1];
+      }
+      if (half == 0 && !rehearsal && stream.has(i + 1)) {
+        half = 1;
+        continue;
+      }
       __syncthreads();
-      if (warp == i % expert_warps)
-        store_act(task, unit, task.gate_up.strips, partial, memory.units.columns, rehearsal);
+      if (mine || (half == 1 && warp == (i - 1) % expert_warps))
+        store_act(task, merged_strip, task.gate_up.strips,
+                  mine ? partial : partial - expert_warps * warp_lanes, merged_pairs);
+      half = 0;
+      buffer ^= 1;
     }
   }
 }

@@ -67,16 +67,30 @@ inline __device__ void bulk_copy(void* shared, const void* global, uint32_t byte
       : "memory");
 }
 
-// As bulk_copy(), for weights: read once, so they leave L2 first.
-inline __device__ void bulk_copy_once(void* shared, const void* global, uint32_t bytes,
-                                      Barrier* barrier) {
-  uint64_t policy;
+// What becomes of copied bytes in L2: such as are read once leave it first.
+using CachePolicy = uint64_t;
+inline __device__ CachePolicy read_once() {
+  CachePolicy policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+inline __device__ CachePolicy read_again() {
+  CachePolicy policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+inline __device__ void bulk_copy(void* shared, const void* global, uint32_t bytes, Barrier* barrier,
+                                 CachePolicy policy) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
       "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(shared)),
       "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
       : "memory");
+}
+// As bulk_copy(), for weights that are read once.
+inline __device__ void bulk_copy_once(void* shared, const void* global, uint32_t bytes,
+                                      Barrier* barrier) {
+  bulk_copy(shared, global, bytes, barrier, read_once());
 }
 
 }  // namespace qnext::ops::sm90
