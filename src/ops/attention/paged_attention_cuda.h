@@ -42,8 +42,6 @@ namespace qnext::ops::cuda {
 
 constexpr int64_t page_positions = 64;
 constexpr int64_t most_answer_rows = 8;  // of a sequence
-// Prompts over f8 caches: a query's largest value counts as 2^this at least (below).
-constexpr int f8_query_least_exponent = -100;
 
 enum class KvFormat { bf16, f8 };
 
@@ -110,8 +108,8 @@ void paged_attention_answer(cudaStream_t stream, const Batch& batch, const Paged
                             const PagedCache& cache, const PagedAttention& inputs,
                             int64_t most_rows, int64_t longest, void* workspace);
 
-// Over f8 caches products are of e4m3: each row and head of q is rounded to it times the power of
-// two that puts its largest value into [128, 256); softmax's weights are rounded times 256 over the
+// Over f8 caches products are of e4m3: each row and head of q is rounded to it as a row of
+// matmul/f8_rows_cuda.h; softmax's weights are rounded times 256 over the
 // largest in their tile of 64 positions (so within 2^-4 of their own size or 2^-18 of the largest).
 // Over bf16 caches weights are rounded to bf16.
 //

@@ -5,6 +5,7 @@
 
 #include "ops/attention/attention.h"
 #include "ops/cuda_test.h"
+#include "ops/matmul/f8_rows_test.h"
 #include "tensor/dtype.h"
 
 namespace qnext::ops::cuda {
@@ -217,38 +218,19 @@ class World {
 // core, 36 * 24 * 2^-23 * 2 < 2^-12. The result is rounded to bf16.
 constexpr double score_error = 0x1p-12;
 
-// The tensor core adds e4m3 products 32 at a time to the sum so far, each cut 13 bits behind the
-// leading bit of the largest.
-constexpr double f8_step_error = 33 * 0x1p-13;
 // e4m3 weights, times 256 over the largest of their tile: below 2^-6 the step is 2^-9. All tiles
 // together: half a step, for 64 positions a tile.
 constexpr double f8_tiny_weights = 64 * f8_smallest_half / 256;
 
-// What prompts over f8 caches multiply with in place of a query.
-std::vector<double> rounded_to_f8(const std::vector<double>& query) {
-  const int exponent =
-      std::max(std::ilogb(std::max(largest(query), 0x1p-120)), f8_query_least_exponent);
-  std::vector<double> rounded;
-  for (double value : query) {
-    const auto scaled = static_cast<float>(std::ldexp(value, 7 - exponent));
-    rounded.push_back(std::ldexp(double{f8_e4m3_to_float(float_to_f8_e4m3(scaled))}, exponent - 7));
-  }
-  return rounded;
-}
-
-// The largest number that the e4m3 sums of a query's products with the keys meet.
+// The largest number that the sums of a query's products with the keys meet.
 double largest_addend(const std::vector<double>& query, const std::vector<double>& keys,
                       int64_t positions) {
   double most = 0;
   for (int64_t position = 0; position < positions; ++position) {
-    double sum = 0;
-    for (size_t d = 0; d < query.size(); ++d) {
-      const double product = query[d] * keys[static_cast<size_t>(position) * query.size() + d];
-      sum += product;
-      most = std::max(most, std::abs(product));
-      if (d % 32 == 31) most = std::max(most, std::abs(sum));
-    }
-    most = std::max(most, std::abs(sum));
+    LargestAddend largest_one;
+    for (size_t d = 0; d < query.size(); ++d)
+      largest_one.add(query[d] * keys[static_cast<size_t>(position) * query.size() + d]);
+    most = std::max(most, largest_one.value());
   }
   return most;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "ops/attention/paged_attention_cuda.h"
+#include "ops/matmul/f8_rows.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -86,13 +87,6 @@ __device__ inline float low_value(uint32_t pair) {
 }
 __device__ inline float high_value(uint32_t pair) {
   return __uint_as_float(pair & 0xFFFF0000u);
-}
-
-// Two e4m3 values, saturating.
-__device__ inline uint32_t f8_pair(float low, float high) {
-  uint16_t pair;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
-  return pair;
 }
 
 __host__ __device__ constexpr int element_bytes(KvFormat format) {

@@ -102,17 +102,15 @@ __device__ void load_queries_f8(const Prompt& a, const Place& place, const Consu
     }
     top = fmaxf(top, __shfl_xor_sync(whole_warp, top, 8));
     top = fmaxf(top, __shfl_xor_sync(whole_warp, top, 16));
-    constexpr int least = f8_query_least_exponent;
-    const int exponent = max(static_cast<int>(__float_as_uint(top) >> 23) - 127, least);
-    const float factor = __uint_as_float(static_cast<uint32_t>(127 + 7 - exponent) << 23);
-    if (first == 0)
-      unit[eight * 8 + of_eight] = __uint_as_float(static_cast<uint32_t>(127 - 7 + exponent) << 23);
+    const F8Unit scale(top);
+    if (first == 0) unit[eight * 8 + of_eight] = scale.unit;
 #pragma unroll
     for (int i = 0; i < own; ++i) {
       const int chunk = i * 4 + first;
       const uint4 low = words[i][0], high = words[i][1];
-      const uint4 operand{f8_word(low.x, low.y, factor), f8_word(low.z, low.w, factor),
-                          f8_word(high.x, high.y, factor), f8_word(high.z, high.w, factor)};
+      const uint4 operand{f8_word(low.x, low.y, scale.factor), f8_word(low.z, low.w, scale.factor),
+                          f8_word(high.x, high.y, scale.factor),
+                          f8_word(high.z, high.w, scale.factor)};
       reinterpret_cast<uint4*>(to)[(eight * chunks + chunk) * 8 + of_eight] =
           chunk * 16 < who.dim ? operand : uint4{};
     }

@@ -12,5 +12,8 @@ namespace qnext::ops::sm90 {
 // stride (in values) a multiple of 8. A kernel takes the map as a __grid_constant__ parameter.
 CUtensorMap map_bf16_rows(const void* data, int64_t rows, int64_t columns, int64_t stride,
                           int box_rows);
+// The same of e4m3, in the 64-byte swizzle; stride a multiple of 16.
+CUtensorMap map_f8_rows(const void* data, int64_t rows, int64_t columns, int64_t stride,
+                        int box_rows);
 
 }  // namespace qnext::ops::sm90
