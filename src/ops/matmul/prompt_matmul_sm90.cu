@@ -75,7 +75,8 @@ __device__ void store_tile(const Product& product, Tile tile, int first_strip,
 
 template <PackedFormat format, RowFormat row_format, int N>
 __global__ void __launch_bounds__(threads, 1)
-    prompt_matmul_kernel(const Product product, const __grid_constant__ CUtensorMap map) {
+    prompt_matmul_kernel(const Product product, const __grid_constant__ CUtensorMap map,
+                         const __grid_constant__ CUtensorMap weight_map) {
   extern __shared__ std::byte shared[];
   using Stages = Stages<format, row_format>;
   const Stages stages(shared);
@@ -98,7 +99,8 @@ __global__ void __launch_bounds__(threads, 1)
       const int unit_bytes =
           row_format == RowFormat::f8 ? (min(N, product.rows - first_row) + 3) / 4 * 16 : 0;
       copy_weights(
-          stages, at, product.weights, tile.feature_tile * tile_strips,
+          stages, at, product.weights, tile.feature_tile * tile_strips, &weight_map,
+          tile.feature_tile * tile_strips,
           [&](bool last) { return N * Stages::row_bytes + (last ? unit_bytes : 0); },
           [&](int stage, int k, bool last) {
             Barrier* full = &stages.control->full[stage];
@@ -133,21 +135,25 @@ void launch(cudaStream_t stream, const Rows& x, int64_t columns, Product product
       row_format == RowFormat::bf16
           ? sm90::map_bf16_rows(x.values, product.rows, columns, x.stride, N)
           : sm90::map_f8_rows(x.values, product.rows, f8_columns(columns), x.stride, N);
+  const CUtensorMap weight_map =
+      sm90::map_tiles(product.weights.tiles, tile_bytes(format), product.weights.column_tiles,
+                      product.weights.strips, tile_strips);
   product.row_tiles = (product.rows + N - 1) / N;
   const int tiles = product.row_tiles * product.feature_tiles;
   launch_overlapped("prompt_matmul", prompt_matmul_kernel<format, row_format, N>,
                     static_cast<unsigned>(std::min(tiles, processor_count())), threads,
-                    Stages<format, row_format>::shared_bytes, stream, product, map);
+                    Stages<format, row_format>::shared_bytes, stream, product, map, weight_map);
 }
 
 // Rows of a tile among 64, 128, 160 and 192: the fewest rounds of the grid times their length. A
-// tile costs about 16 rows more than it has (its start and its end).
+// tile costs about 96 rows more than it has (measured: its start, its end, and in every stage what
+// does not depend on its rows).
 int choose_rows(int rows, int feature_tiles) {
   int best = 64;
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int n : {192, 160, 128, 64}) {
     const int64_t tiles = int64_t{(rows + n - 1) / n} * feature_tiles;
-    const int64_t cost = (tiles + processor_count() - 1) / processor_count() * (n + 16);
+    const int64_t cost = (tiles + processor_count() - 1) / processor_count() * (n + 96);
     if (cost >= least) continue;
     least = cost;
     best = n;

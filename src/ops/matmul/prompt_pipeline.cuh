@@ -29,6 +29,8 @@
 // alone.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 #include <type_traits>
 
@@ -202,12 +204,26 @@ __device__ inline void copy_masked(std::byte* to, const std::byte* from, unsigne
   }
 }
 
+// By one thread: a stage's weights, as sm90::map_tiles cuts them. One instruction: a copy for each
+// strip would take longer than the stage's products.
+template <PackedFormat format>
+__device__ void copy_box(void* to, const CUtensorMap* map, int column_tile, int strip,
+                         Barrier* barrier) {
+  constexpr int parts = tile_bytes(format) > 1024 ? tile_bytes(format) / 1024 : 1;
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(sm90::shared_address(to)),
+      "l"(map), "r"(0), "r"(column_tile * parts), "r"(strip), "r"(sm90::shared_address(barrier))
+      : "memory");
+}
+
 // By a whole warp: brings the weights of one tile's strips (first_strip ..), stage after stage.
+// map: of the weights and what lies before them, map_strip: where first_strip is there.
 // more(stage, k, last) may add copies to the stage, by lane 0, whose bytes are more_bytes(last).
 template <typename Stages, typename MoreBytes, typename More>
 __device__ void copy_weights(const Stages& stages, Position<Stages::count>& at,
-                             const Weights& weights, int first_strip, MoreBytes more_bytes,
-                             More more) {
+                             const Weights& weights, int first_strip, const CUtensorMap* map,
+                             int map_strip, MoreBytes more_bytes, More more) {
   constexpr PackedFormat format = Stages::format;
   constexpr int tile = Stages::tile;
   constexpr bool scaled = format == PackedFormat::f8;
@@ -224,33 +240,41 @@ __device__ void copy_weights(const Stages& stages, Position<Stages::count>& at,
   const int count = stages_of<format>(weights.column_tiles);
   for (int k = 0; k < count; ++k) {
     const bool behind = k >= weights.column_tiles;
-    unsigned copied = (1u << strips) - 1;  // by the copy engine: a bit a strip
+    unsigned zeros = 0;  // half strips to be erased: a bit each
     sm90::wait(&stages.control->empty[at.stage], at.parity ^ 1);
     if constexpr (scaled) {
       Scaling& scaling = stages.control->scaling[at.stage];
       if (k % 2 == 0) scaling.ratio[lane] = own.ratio(k + 2 < weights.column_tiles);
       scaling.scale[lane] = own.unit;
-      const unsigned zeros = behind ? ~0u : __ballot_sync(whole_warp, own.zero);
-      if (zeros != 0) {
-        for (int strip = 0; strip < strips; ++strip) {
-          const unsigned of_strip = zeros >> (2 * strip) & 3;
-          if (of_strip == 0) continue;
-          copied &= ~(1u << strip);
-          copy_masked(stages.weights(at.stage) + strip * tile,
-                      behind ? nullptr : base + strip * strip_bytes + k * tile, of_strip);
-        }
-        sm90::publish_to_products();  // the copy engine writes here next
-      }
+      zeros = behind ? ~0u : __ballot_sync(whole_warp, own.zero);
       __syncwarp();
     }
     Barrier* full = &stages.control->full[at.stage];
-    if (lane == 0)
-      sm90::arrive_expecting(
-          full, static_cast<uint32_t>(__popc(copied) * tile + more_bytes(k == count - 1)));
-    __syncwarp();
-    if (copied >> lane & 1)
-      sm90::bulk_copy(stages.weights(at.stage) + lane * tile,
-                      base + lane * strip_bytes + static_cast<int64_t>(k) * tile, tile, full);
+    if (zeros == 0) {
+      if (lane == 0) {
+        sm90::arrive_expecting(
+            full, static_cast<uint32_t>(Stages::weights_bytes + more_bytes(k == count - 1)));
+        copy_box<format>(stages.weights(at.stage), map, k, map_strip, full);
+      }
+    } else {                                 // strip by strip
+      unsigned copied = (1u << strips) - 1;  // by the copy engine: a bit a strip
+      for (int strip = 0; strip < strips; ++strip) {
+        const unsigned of_strip = zeros >> (2 * strip) & 3;
+        if (of_strip == 0) continue;
+        copied &= ~(1u << strip);
+        copy_masked(stages.weights(at.stage) + strip * tile,
+                    behind ? nullptr : base + strip * strip_bytes + k * tile, of_strip);
+      }
+      sm90::publish_to_products();  // the copy engine writes here next
+      __syncwarp();
+      if (lane == 0)
+        sm90::arrive_expecting(
+            full, static_cast<uint32_t>(__popc(copied) * tile + more_bytes(k == count - 1)));
+      __syncwarp();
+      if (copied >> lane & 1)
+        sm90::bulk_copy(stages.weights(at.stage) + lane * tile,
+                        base + lane * strip_bytes + static_cast<int64_t>(k) * tile, tile, full);
+    }
     if (lane == 0) more(at.stage, k, k == count - 1);
     at.advance();
   }

@@ -19,6 +19,7 @@
 #include "ops/matmul/prompt_epilogue.cuh"
 #include "ops/moe/expert_lists_cuda.h"
 #include "ops/moe/prompt_experts_cuda.h"
+#include "ops/sm90/tensor_map.h"
 
 namespace qnext::ops::cuda {
 
@@ -106,6 +107,7 @@ struct GroupedProduct {
   int features = 0;  // of y
   int feature_tiles = 0;
   int slots = 0;
+  int experts = 0;
   const int32_t* pair = nullptr;
   TileList list;
 };
@@ -290,7 +292,7 @@ __device__ void gather_tiles(const Stages& stages, ExpertShared& shared,
 // By one warp: brings the weights of the tiles taken.
 template <typename Stages>
 __device__ void copy_tiles(const Stages& stages, ExpertShared& shared,
-                           const GroupedProduct& product) {
+                           const GroupedProduct& product, const CUtensorMap& map) {
   Position<tile_slots> slot;
   Position<Stages::count> at;
   for (;;) {
@@ -300,8 +302,10 @@ __device__ void copy_tiles(const Stages& stages, ExpertShared& shared,
     __syncwarp();
     if (threadIdx.x % warp_lanes == 0) sm90::arrive(&shared.empty[slot.stage]);
     if (feature_tile < 0) return;
+    const int first_strip = feature_tile * tile_strips;
     copy_weights(
-        stages, at, product.weights.of(expert), feature_tile * tile_strips, [](bool) { return 0; },
+        stages, at, product.weights.of(expert), first_strip, &map,
+        expert * product.weights.first.strips + first_strip, [](bool) { return 0; },
         [](int, int, bool) {});
     slot.advance();
   }
@@ -395,7 +399,8 @@ __device__ void multiply_tiles(const Stages& stages, ExpertShared& shared,
 }
 
 template <typename Kind, Part part>
-__global__ void __launch_bounds__(threads, 1) experts_kernel(const GroupedProduct product) {
+__global__ void __launch_bounds__(threads, 1)
+    experts_kernel(const GroupedProduct product, const __grid_constant__ CUtensorMap map) {
   extern __shared__ std::byte dynamic[];
   __shared__ ExpertShared shared;
   const typename Kind::Stages stages(dynamic);
@@ -418,7 +423,7 @@ __global__ void __launch_bounds__(threads, 1) experts_kernel(const GroupedProduc
     else if (warp == multiplying_warps + gathering_warps)
       take_tiles<Kind::row_format, part>(shared, product);
     else
-      copy_tiles(stages, shared, product);
+      copy_tiles(stages, shared, product, map);
   } else {
     sm90::take_registers<expert_multiplying_registers>();
     multiply_tiles<part>(stages, shared, product);
@@ -511,9 +516,12 @@ struct Workspace {
 template <PackedFormat format, RowFormat row_format, Part part>
 void launch(cudaStream_t stream, const GroupedProduct& product) {
   using Kind = Kind<format, row_format>;
+  const Weights& weights = product.weights.first;
+  const CUtensorMap map = sm90::map_tiles(weights.tiles, tile_bytes(format), weights.column_tiles,
+                                          int64_t{weights.strips} * product.experts, tile_strips);
   launch_overlapped(part == Part::gate_up ? "prompt_experts gate_up" : "prompt_experts down",
                     experts_kernel<Kind, part>, static_cast<unsigned>(processor_count()), threads,
-                    Kind::Stages::shared_bytes, stream, product);
+                    Kind::Stages::shared_bytes, stream, product, map);
 }
 
 template <Part part>
@@ -530,15 +538,16 @@ void launch_product(cudaStream_t stream, PackedFormat format, const GroupedProdu
 }
 
 // Of `matrix` and the rows of x, as they are or rounded to to.values.
-GroupedProduct grouped(cudaStream_t stream, const PackedMatrix& matrix, const ExpertLists& lists,
-                       int64_t slots, const TileList& tiles, const Bf16* x, int64_t x_stride,
-                       int64_t rows, const F8Rows& to) {
+GroupedProduct grouped(cudaStream_t stream, const PackedMatrix& matrix, int experts,
+                       const ExpertLists& lists, int64_t slots, const TileList& tiles,
+                       const Bf16* x, int64_t x_stride, int64_t rows, const F8Rows& to) {
   GroupedProduct product;
   product.weights = ExpertWeights(matrix);
   product.list = tiles;
   product.feature_tiles = (product.weights.first.strips + tile_strips - 1) / tile_strips;
   product.slots = static_cast<int>(slots);
   product.pair = lists.pair;
+  product.experts = experts;
   if (to.values) {
     round_rows_to_f8(stream, x, x_stride, rows, matrix.columns, to);
     product.x = reinterpret_cast<const std::byte*>(to.values);
@@ -572,14 +581,15 @@ void prompt_experts(cudaStream_t stream, const Bf16* x, int64_t x_stride, int64_
   launch_overlapped("prompt_experts tiles", list_tiles, 1, list_threads, 0, stream, lists.offsets,
                     static_cast<int>(experts.experts), rows_limit(experts.format), own.tiles);
 
-  GroupedProduct gate_up =
-      grouped(stream, experts.gate_up(0), lists, slots, own.tiles, x, x_stride, rows, own.x_f8);
+  const auto all = static_cast<int>(experts.experts);
+  GroupedProduct gate_up = grouped(stream, experts.gate_up(0), all, lists, slots, own.tiles, x,
+                                   x_stride, rows, own.x_f8);
   gate_up.y = own.act;
   gate_up.y_stride = own.act_stride;
   gate_up.features = static_cast<int>(experts.width);
   launch_product<Part::gate_up>(stream, experts.format, gate_up);
 
-  GroupedProduct down = grouped(stream, experts.down(0), lists, slots, own.tiles, own.act,
+  GroupedProduct down = grouped(stream, experts.down(0), all, lists, slots, own.tiles, own.act,
                                 own.act_stride, rows * slots, own.act_f8);
   down.y = own.down;
   down.y_stride = own.down_stride;

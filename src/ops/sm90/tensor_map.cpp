@@ -49,4 +49,25 @@ CUtensorMap map_f8_rows(const void* data, int64_t rows, int64_t columns, int64_t
                   stride, box_rows);
 }
 
+CUtensorMap map_tiles(const void* data, int64_t tile_bytes, int64_t column_tiles, int64_t strips,
+                      int box_strips) {
+  static const Encode encode = find_encode();
+  CUtensorMap map{};
+  const int64_t parts = tile_parts(tile_bytes), part_bytes = tile_bytes / parts;
+  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(part_bytes / 4),
+                               static_cast<cuuint64_t>(column_tiles * parts),
+                               static_cast<cuuint64_t>(strips)};
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(part_bytes),
+                                 static_cast<cuuint64_t>(column_tiles * tile_bytes)};
+  const cuuint32_t box[3] = {static_cast<cuuint32_t>(part_bytes / 4),
+                             static_cast<cuuint32_t>(parts), static_cast<cuuint32_t>(box_strips)};
+  const cuuint32_t steps[3] = {1, 1, 1};
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT32, 3, const_cast<void*>(data), sizes, strides, box,
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) fail_cuda("cuTensorMapEncodeTiled refused a packed matrix");
+  return map;
+}
+
 }  // namespace qnext::ops::sm90
