@@ -85,6 +85,7 @@ backend::CudaOptions cuda_options(const MachineOptions& options, bool want_mtp, 
           .quantize = options.quantization(),
           .kv_dtype = options.kv_dtype(),
           .state_dtype = options.state_dtype(),
+          .activations = options.activations_dtype(),
           .path = options.backend_path == "eager" ? Path::eager : Path::graph,
           .load_mtp = want_mtp,
           .progress = [&](size_t done, size_t total) { bar.update(done, total); }};

@@ -58,10 +58,15 @@ DType MachineOptions::state_dtype() const {
   return cache_dtype(state_type);
 }
 
+DType MachineOptions::activations_dtype() const {
+  return cache_dtype(activations);
+}
+
 std::optional<std::string> MachineOptions::why_not_on_cpu() const {
   if (quantize == "f8") return "--quantize f8 is for GPUs, the CPU takes q8_0 or q4_0";
   if (kv_type == "f8") return "--kv f8 is for GPUs, the CPU takes f32 or bf16";
   if (state_type != "f32") return "--state " + state_type + " is for GPUs, the CPU takes f32";
+  if (activations != "bf16") return "--activations " + activations + " is for GPUs";
   if (!backend_path.empty()) return "--backend-path is for GPUs, the CPU has one path";
   return std::nullopt;
 }
@@ -149,6 +154,9 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
   };
   add("--state", options.state_type, "recurrent state as f32 or (GPU) bf16 [f32]")
       ->check(one_of({"f32", "bf16"}));
+  add("--activations", options.activations,
+      "prompts multiply f8 weights with activations as bf16 or (GPU) f8 [bf16]")
+      ->check(one_of({"bf16", "f8"}));
   add("--backend-path", options.backend_path, "of a GPU: eager, or graph, the fast one [graph]")
       ->check(one_of({"eager", "graph"}));
   command.add_option("--threads", options.threads, "threads [one for each core]")

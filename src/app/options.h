@@ -25,14 +25,16 @@ struct MachineOptions {
   std::string quantize;  // empty: as stored
   std::string kv_type = "f32";
   std::string state_type = "f32";
-  std::string backend_path;  // eager or graph, of the GPU; empty: graph
-  std::string isa;           // empty: the best there is
+  std::string activations = "bf16";  // of the GPU's products of f8 weights in prompts: bf16 or f8
+  std::string backend_path;          // eager or graph, of the GPU; empty: graph
+  std::string isa;                   // empty: the best there is
   // cuda, cpu, or auto: the GPU where there is one. Only a CUDA build has the option.
   std::string device = "auto";
 
   std::optional<DType> quantization() const;
   DType kv_dtype() const;
   DType state_dtype() const;
+  DType activations_dtype() const;
 
   // The first option that the device cannot follow, and what it can; nothing if it can all.
   std::optional<std::string> why_not_on_cpu() const;

@@ -80,13 +80,16 @@ TEST(MachineOptions, EachDeviceNamesWhatItCannotDo) {
               testing::HasSubstr("q4_0 or f8"));
   for (const MachineOptions& gpu_only :
        {with(&MachineOptions::quantize, "f8"), with(&MachineOptions::kv_type, "f8"),
-        with(&MachineOptions::state_type, "bf16"), with(&MachineOptions::backend_path, "eager")}) {
+        with(&MachineOptions::state_type, "bf16"), with(&MachineOptions::activations, "f8"),
+        with(&MachineOptions::backend_path, "eager")}) {
     EXPECT_TRUE(gpu_only.why_not_on_cpu());
     EXPECT_FALSE(gpu_only.why_not_on_gpu());
   }
   EXPECT_EQ(with(&MachineOptions::quantize, "f8").quantization(), DType::f8_e4m3);
   EXPECT_EQ(with(&MachineOptions::kv_type, "f8").kv_dtype(), DType::f8_e4m3);
   EXPECT_EQ(with(&MachineOptions::state_type, "bf16").state_dtype(), DType::bf16);
+  EXPECT_EQ(MachineOptions().activations_dtype(), DType::bf16);
+  EXPECT_EQ(with(&MachineOptions::activations, "f8").activations_dtype(), DType::f8_e4m3);
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ std::unique_ptr<Backend> make_cuda_backend(const Checkpoint& checkpoint, const C
   if (options.path == CudaOptions::Path::eager) {
     if (options.state_dtype != DType::f32) fail("--state bf16 needs --backend-path graph");
     if (options.kv_dtype == DType::f8_e4m3) fail("--kv f8 needs --backend-path graph");
+    if (options.activations != DType::bf16) fail("--activations f8 needs --backend-path graph");
     if (options.quantize) fail("--quantize on the GPU needs --backend-path graph");
     return cuda::make_eager_backend(checkpoint, config, options);
   }

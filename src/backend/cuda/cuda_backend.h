@@ -23,6 +23,9 @@ struct CudaOptions {
   std::optional<DType> quantize = {};
   DType kv_dtype = DType::f32;     // f32 (bf16 on the path graph), bf16 or f8_e4m3
   DType state_dtype = DType::f32;  // S of the Gated DeltaNet layers: f32 or bf16
+  // What rows of prompts are rounded to before products with f8 weights: bf16 or, on the path
+  // graph, f8_e4m3.
+  DType activations = DType::bf16;
   enum class Path { eager, graph };
   Path path = Path::graph;
   bool load_mtp = true;  // false: as if the checkpoint had no MTP head

@@ -15,6 +15,10 @@ DType packed_kv(DType asked) {
   return asked == DType::f8_e4m3 ? DType::f8_e4m3 : DType::bf16;
 }
 
+ops::cuda::Activations packed_activations(DType asked) {
+  return asked == DType::f8_e4m3 ? ops::cuda::Activations::f8 : ops::cuda::Activations::bf16;
+}
+
 class PackedBackend final : public DeviceBackend {
  public:
   PackedBackend(const WeightSource& source, const Config& config, const CudaOptions& options)
@@ -27,7 +31,7 @@ class PackedBackend final : public DeviceBackend {
         forward_(config_, model_, store_,
                  packed_kv(options.kv_dtype) == DType::f8_e4m3 ? ops::cuda::KvFormat::f8
                                                                : ops::cuda::KvFormat::bf16,
-                 stream_),
+                 packed_activations(options.activations), stream_),
         driver_(config_, forward_, pool_) {
     store_.finish();
     set_capabilities(model_.mtp.has_value(), packed_kv(options.kv_dtype), model_.bytes);
@@ -58,11 +62,13 @@ class PackedBackend final : public DeviceBackend {
  private:
   void drop_workspace() override { workspace_ = {}; }
   void make_workspace(const Reservation& reservation) override {
-    workspace_ = PackedWorkspace(config_, reservation, capabilities_.has_mtp);
+    workspace_ = PackedWorkspace(config_, reservation, capabilities_.has_mtp,
+                                 packed_activations(options_.activations));
     forward_.attach(workspace_, pages_, slots_);
   }
   size_t workspace_bytes(const Reservation& reservation) const override {
-    return PackedWorkspace::bytes(config_, reservation, capabilities_.has_mtp);
+    return PackedWorkspace::bytes(config_, reservation, capabilities_.has_mtp,
+                                  packed_activations(options_.activations));
   }
 
   PackedModel model_;

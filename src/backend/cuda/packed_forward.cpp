@@ -58,13 +58,15 @@ ops::cuda::PromptOutput prompt_output(const ops::cuda::StreamProduct& product) {
 }  // namespace
 
 PackedForward::PackedForward(const Config& config, const PackedModel& model, DeviceStore& store,
-                             ops::cuda::KvFormat kv_format, const Stream& stream)
+                             ops::cuda::KvFormat kv_format, ops::cuda::Activations activations,
+                             const Stream& stream)
     : config_(config),
       model_(model),
       stream_(stream),
       rope_(rope_table(config)),
       inverse_frequency_(store.keep(rope_.inverse_frequency)),
       paged_shape_{config.attention_heads, config.kv_heads, config.head_dim, kv_format},
+      activations_(activations),
       fast_delta_(has_fast_delta(config)),
       expert_traffic_(model, config, store),
       logits_(static_cast<size_t>(logits_rows * config.vocabulary_size) * sizeof(float)),
@@ -277,9 +279,24 @@ void PackedForward::project(const Bf16* x, int64_t stride, std::span<const Produ
                              static_cast<int>(products.size()));
     return;
   }
-  for (const Product& product : products)
-    ops::cuda::prompt_matmul(stream_.get(), x, stride, rows_, product.weight,
-                             prompt_output(product));
+  ops::cuda::F8Rows rounded = w_->rounded;
+  for (const Product& product : products) {
+    const PackedMatrix& weight = product.weight;
+    if (activations(weight.format) == ops::cuda::Activations::bf16) {
+      ops::cuda::prompt_matmul(stream_.get(), x, stride, rows_, weight, prompt_output(product));
+      continue;
+    }
+    if (rounded.stride == 0) {  // once for all of them
+      rounded.stride = ops::cuda::f8_columns(weight.columns);
+      ops::cuda::round_rows_to_f8(stream_.get(), x, stride, rows_, weight.columns, rounded);
+    }
+    ops::cuda::prompt_matmul(stream_.get(), rounded, rows_, weight, prompt_output(product));
+  }
+}
+
+// Of products of prompts.
+ops::cuda::Activations PackedForward::activations(ops::cuda::PackedFormat weights) const {
+  return weights == ops::cuda::PackedFormat::f8 ? activations_ : ops::cuda::Activations::bf16;
 }
 
 // x += mixed w^T
@@ -436,8 +453,8 @@ void PackedForward::prompt_mlp(const ops::cuda::PackedExperts& experts,
                                const ops::cuda::Routing& choice) {
   ops::cuda::route_experts(stream_.get(), choice, rows_);
   ops::cuda::prompt_experts(stream_.get(), w_->normed, w_->hidden_stride, rows_, experts,
-                            choice.ids, choice.weights, choice.slots(), w_->x, config_.hidden_size,
-                            w_->experts);
+                            choice.ids, choice.weights, choice.slots(), activations(experts.format),
+                            w_->x, config_.hidden_size, w_->experts);
 }
 
 // --- looking in ------------------------------------------------------------------------------

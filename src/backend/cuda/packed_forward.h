@@ -29,7 +29,8 @@ namespace qnext::backend::cuda {
 class PackedForward final : public Passes {
  public:
   PackedForward(const Config& config, const PackedModel& model, DeviceStore& store,
-                ops::cuda::KvFormat kv_format, const Stream& stream);
+                ops::cuda::KvFormat kv_format, ops::cuda::Activations activations,
+                const Stream& stream);
 
   // What the functions below work in; set before the first.
   void attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots);
@@ -75,6 +76,7 @@ class PackedForward final : public Passes {
   ops::cuda::Routing routing(const PackedMlp& weights, int index) const;
   void project_normed(Vector weight, std::span<const Product> products, bool keep);
   void project(const Bf16* x, int64_t stride, std::span<const Product> products);
+  ops::cuda::Activations activations(ops::cuda::PackedFormat weights) const;
   void add_to_residual(const PackedMatrix& weight);
   void compute_logits(Hidden source, std::span<const int64_t> rows);
   void draw_group(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
@@ -96,6 +98,7 @@ class PackedForward final : public Passes {
   ops::RopeTable rope_;
   Vector inverse_frequency_;  // on the device
   ops::cuda::PagedShape paged_shape_;
+  ops::cuda::Activations activations_;
   bool fast_delta_ = false;  // has_fast_delta()
   ExpertTraffic expert_traffic_;
   size_t counted_experts_ = 0;  // bytes of expert_traffic_ that traffic_ holds

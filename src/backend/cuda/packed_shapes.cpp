@@ -87,8 +87,9 @@ size_t answer_experts_bytes(const Config& config, int64_t rows) {
   return ops::cuda::stream_experts_workspace(expert_shape(config), rows, slots(config));
 }
 
-size_t prompt_experts_bytes(const Config& config, int64_t rows) {
-  return ops::cuda::prompt_experts_bytes(expert_shape(config), rows, slots(config));
+size_t prompt_experts_bytes(const Config& config, int64_t rows,
+                            ops::cuda::Activations activations) {
+  return ops::cuda::prompt_experts_bytes(expert_shape(config), rows, slots(config), activations);
 }
 
 size_t delta_bytes(const Config& config, const Reservation& reserved) {

@@ -8,6 +8,7 @@
 #include "backend/step.h"
 #include "model/config.h"
 #include "ops/gated_delta/delta_layer_cuda.h"
+#include "ops/matmul/f8_rows_cuda.h"
 
 namespace qnext::backend::cuda {
 
@@ -28,7 +29,7 @@ bool has_fast_delta(const Config& config);
 int64_t widest_expert(const Config& config);
 
 size_t answer_experts_bytes(const Config& config, int64_t rows);
-size_t prompt_experts_bytes(const Config& config, int64_t rows);
+size_t prompt_experts_bytes(const Config& config, int64_t rows, ops::cuda::Activations activations);
 size_t delta_bytes(const Config& config, const Reservation& reserved);
 // For answers of sequences of up to `longest` positions.
 size_t attention_bytes(const Config& config, int64_t rows, int64_t longest);

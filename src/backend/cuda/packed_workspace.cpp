@@ -21,7 +21,7 @@ void carve_plain_delta(Carver& carver, PlainDelta& w, const Config& c, int64_t r
 }
 
 void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservation& reserved,
-           bool has_mtp) {
+           bool has_mtp, ops::cuda::Activations activations) {
   const int64_t rows = reserved.rows;
   const int64_t heads_width = c.attention_heads * c.head_dim;
   const int64_t kv_width = c.kv_heads * c.head_dim;
@@ -41,14 +41,20 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
   carver.take(w.ba, rows * 2 * c.linear_value_heads);
   carver.take(w.queries, rows * w.queries_stride);
   carver.take(w.mixed, rows * w.mixed_stride);
+  if (activations == ops::cuda::Activations::f8) {
+    const int64_t widest =
+        std::max({w.hidden_stride, w.mixed_stride, has_mtp ? w.mtp_stride : int64_t{0}});
+    carver.take(w.rounded.values, rows * widest);
+    carver.take(w.rounded.unit, rows + 3);
+  }
   carver.take(w.cosine, rows * c.rope.rotary_dims / 2);
   carver.take(w.sine, rows * c.rope.rotary_dims / 2);
   carver.take(w.router_logits, rows * c.experts);
   carver.take(w.shared_gate, rows);
   carver.take(w.expert_ids, rows * slots);
   carver.take(w.expert_weights, rows * slots);
-  carver.take_bytes(w.experts,
-                    std::max(answer_experts_bytes(c, answer_rows), prompt_experts_bytes(c, rows)));
+  carver.take_bytes(w.experts, std::max(answer_experts_bytes(c, answer_rows),
+                                        prompt_experts_bytes(c, rows, activations)));
   if (has_fast_delta(c))
     carver.take_bytes(w.delta, delta_bytes(c, reserved));
   else
@@ -65,17 +71,20 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
 
 }  // namespace
 
-PackedWorkspace::PackedWorkspace(const Config& config, const Reservation& reserved, bool has_mtp)
-    : memory_(bytes(config, reserved, has_mtp), "the workspace; use a smaller --prefill-chunk") {
+PackedWorkspace::PackedWorkspace(const Config& config, const Reservation& reserved, bool has_mtp,
+                                 ops::cuda::Activations activations)
+    : memory_(bytes(config, reserved, has_mtp, activations),
+              "the workspace; use a smaller --prefill-chunk") {
   zero_now(memory_.data(), memory_.size());
   Carver carver(memory_.data());
-  carve(carver, *this, config, reserved, has_mtp);
+  carve(carver, *this, config, reserved, has_mtp, activations);
 }
 
-size_t PackedWorkspace::bytes(const Config& config, const Reservation& reserved, bool has_mtp) {
+size_t PackedWorkspace::bytes(const Config& config, const Reservation& reserved, bool has_mtp,
+                              ops::cuda::Activations activations) {
   PackedWorkspace scratch;
   Carver carver(nullptr);
-  carve(carver, scratch, config, reserved, has_mtp);
+  carve(carver, scratch, config, reserved, has_mtp, activations);
   return carver.used();
 }
 

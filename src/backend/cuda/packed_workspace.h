@@ -8,7 +8,7 @@
 #include "backend/cuda/device_memory.h"
 #include "backend/step.h"
 #include "model/config.h"
-#include "ops/matmul/packed_matrix_cuda.h"
+#include "ops/matmul/f8_rows_cuda.h"
 #include "ops/sampling/sample_cuda.h"
 
 namespace qnext::backend::cuda {
@@ -36,8 +36,10 @@ struct PlainDelta {
 
 struct PackedWorkspace {
   PackedWorkspace() = default;
-  PackedWorkspace(const Config& config, const Reservation& reserved, bool has_mtp);
-  static size_t bytes(const Config& config, const Reservation& reserved, bool has_mtp);
+  PackedWorkspace(const Config& config, const Reservation& reserved, bool has_mtp,
+                  ops::cuda::Activations activations);
+  static size_t bytes(const Config& config, const Reservation& reserved, bool has_mtp,
+                      ops::cuda::Activations activations);
 
   int64_t rows = 0;
   float* x = nullptr;               // [rows, hidden] residual stream
@@ -47,6 +49,7 @@ struct PackedWorkspace {
   float* ba = nullptr;              // [rows, 2 * value_heads] as projected
   Bf16* queries = nullptr;          // [rows, heads * head_dim] normalised, rotated
   Bf16* mixed = nullptr;            // [rows, mixed_stride] a mixer's output before its projection
+  ops::cuda::F8Rows rounded;        // of Activations::f8: what goes into a product, in e4m3
   float* cosine = nullptr;          // [rows, rotary_dims / 2]
   float* sine = nullptr;            // [rows, rotary_dims / 2]
   float* router_logits = nullptr;   // [rows, experts]

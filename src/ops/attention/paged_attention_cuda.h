@@ -108,6 +108,11 @@ void paged_attention_answer(cudaStream_t stream, const Batch& batch, const Paged
                             const PagedCache& cache, const PagedAttention& inputs,
                             int64_t most_rows, int64_t longest, void* workspace);
 
+// Over f8 caches products are of e4m3: each row and head of q is rounded to it as a row of
+// matmul/f8_rows_cuda.h; softmax's weights are rounded times 256 over the
+// largest in their tile of 64 positions (so within 2^-4 of their own size or 2^-18 of the largest).
+// Over bf16 caches weights are rounded to bf16.
+//
 // rows: at least the rows of all the sequences together; shapes the launch.
 void paged_attention_prompt(cudaStream_t stream, const Batch& batch, const PagedShape& shape,
                             const PagedCache& cache, const PagedAttention& inputs, int64_t rows);

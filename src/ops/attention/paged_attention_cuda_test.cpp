@@ -5,6 +5,7 @@
 
 #include "ops/attention/attention.h"
 #include "ops/cuda_test.h"
+#include "ops/matmul/f8_rows_test.h"
 #include "tensor/dtype.h"
 
 namespace qnext::ops::cuda {
@@ -217,23 +218,43 @@ class World {
 // core, 36 * 24 * 2^-23 * 2 < 2^-12. The result is rounded to bf16.
 constexpr double score_error = 0x1p-12;
 
+// e4m3 weights, times 256 over the largest of their tile: below 2^-6 the step is 2^-9. All tiles
+// together: half a step, for 64 positions a tile.
+constexpr double f8_tiny_weights = 64 * f8_smallest_half / 256;
+
+// The largest number that the sums of a query's products with the keys meet.
+double largest_addend(const std::vector<double>& query, const std::vector<double>& keys,
+                      int64_t positions) {
+  double most = 0;
+  for (int64_t position = 0; position < positions; ++position) {
+    LargestAddend largest_one;
+    for (size_t d = 0; d < query.size(); ++d)
+      largest_one.add(query[d] * keys[static_cast<size_t>(position) * query.size() + d]);
+    most = std::max(most, largest_one.value());
+  }
+  return most;
+}
+
 // Judges rows [begin, begin + rows) of a sequence, some of them, by the oracle.
 void judge(const World& world, const Problem& problem, const std::vector<int32_t>& pages,
-           int64_t begin, int64_t rows, const Bf16* q, const Bf16* out) {
+           int64_t begin, int64_t rows, Form form, const Bf16* q, const Bf16* out) {
   const std::vector<uint8_t> memory = world.memory();
   const PagedShape& shape = problem.shape;
   const int64_t dim = shape.head_dim;
   double error = 0, norm = 0;
   const bool f8 = shape.format == KvFormat::f8;
-  // bf16 products round weights to bf16; those over f8 caches to f16, whose subnormal step of 2^-24
-  // hides weights of less than half of it.
-  const double weight = f8 ? f16_roundoff : bf16_roundoff;
-  const double tiny = f8 ? static_cast<double>(begin + rows) * 0x1p-25 * 448 : 1e-30;
+  const bool f8_products = f8 && form == Form::prompt;
+  // Products of bf16 round weights to bf16; those of f16, over f8 caches, to f16, whose subnormal
+  // step of 2^-24 hides weights of less than half of it.
+  const double roundoff = f8_products ? f8_roundoff : f8 ? f16_roundoff : bf16_roundoff;
   for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
     const std::vector<double> keys = world.cached(pages, kv_head, false, begin + rows, memory);
     const std::vector<double> values = world.cached(pages, kv_head, true, begin + rows, memory);
     std::vector<double> magnitudes;
     for (double value : values) magnitudes.push_back(std::abs(value));
+    const double tiny = f8_products ? f8_tiny_weights * largest(values)
+                        : f8        ? static_cast<double>(begin + rows) * 0x1p-25 * 448
+                                    : 1e-30;
     const int64_t group = shape.query_heads / shape.kv_heads;
     const bool is_long = begin + rows > 1000;  // the oracle takes its time
     const int64_t step = rows > 16 ? rows / (is_long ? 3 : 7) : 1;
@@ -244,6 +265,13 @@ void judge(const World& world, const Problem& problem, const std::vector<int32_t
         for (int64_t d = 0; d < dim; ++d)
           query.push_back(value_of(q[row * problem.out_width() + head * dim + d]));
         const int64_t positions = begin + row + 1;
+        double weight = roundoff + score_error;
+        if (f8_products) {
+          query = rounded_to_f8(query);
+          const double score_steps = static_cast<double>((dim + 31) / 32), value_steps = 2;
+          weight += f8_step_error * (value_steps + 2 * score_steps * world.scale() *
+                                                       largest_addend(query, keys, positions));
+        }
         attention_oracle(query.data(), keys.data(), values.data(), positions, dim, world.scale(),
                          expected.data());
         attention_oracle(query.data(), keys.data(), magnitudes.data(), positions, dim,
@@ -254,9 +282,8 @@ void judge(const World& world, const Problem& problem, const std::vector<int32_t
               (begin + row) * problem.width() + (2 * head + 1) * dim + d)]);
           const double factor = 1 / (1 + std::exp(-gate));
           const double actual = value_of(out[row * problem.out_width() + head * dim + d]);
-          const double bound = factor * ((weight + score_error) * size[at] +
-                                         bf16_roundoff * std::abs(expected[at])) +
-                               tiny;
+          const double bound =
+              factor * (weight * size[at] + bf16_roundoff * std::abs(expected[at])) + tiny;
           ASSERT_NEAR(actual, factor * expected[at], bound)
               << "row " << row << ", head " << head << ", dimension " << d;
           error += (actual - factor * expected[at]) * (actual - factor * expected[at]);
@@ -266,7 +293,7 @@ void judge(const World& world, const Problem& problem, const std::vector<int32_t
     }
   }
   // Roundings of either sign cancel; what remains is of the order of one.
-  EXPECT_LT(std::sqrt(error / norm), bf16_roundoff);
+  EXPECT_LT(std::sqrt(error / norm), f8_products ? f8_roundoff : bf16_roundoff);
 }
 
 void expect_same(const Bf16* actual, const Bf16* expected, int64_t count) {
@@ -399,7 +426,7 @@ TEST_F(CudaOps, PagedAnswer) {
     for (const Part& part : parts) {
       SCOPED_TRACE(testing::Message() << part.rows << " rows at " << part.begin);
       const int64_t width = part.problem->out_width();
-      judge(world, *part.problem, part.pages, part.begin, part.rows,
+      judge(world, *part.problem, part.pages, part.begin, part.rows, Form::answer,
             together.q.data() + first * width, together.out.data() + first * width);
       if (HasFatalFailure()) return;
       const Result alone = world.step({part}, Form::answer);
@@ -444,7 +471,7 @@ TEST_F(CudaOps, PagedPrompt) {
     for (const Part& part : parts) {
       SCOPED_TRACE(testing::Message() << part.rows << " rows at " << part.begin);
       const int64_t width = part.problem->out_width();
-      judge(world, *part.problem, part.pages, part.begin, part.rows,
+      judge(world, *part.problem, part.pages, part.begin, part.rows, Form::prompt,
             together.q.data() + first * width, together.out.data() + first * width);
       if (HasFatalFailure()) return;
       const Result alone = world.step({part}, Form::prompt);

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "ops/attention/paged_attention_cuda.h"
+#include "ops/matmul/f8_rows.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -88,19 +89,13 @@ __device__ inline float high_value(uint32_t pair) {
   return __uint_as_float(pair & 0xFFFF0000u);
 }
 
-// Two e4m3 values, saturating.
-__device__ inline uint32_t f8_pair(float low, float high) {
-  uint16_t pair;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-
 __host__ __device__ constexpr int element_bytes(KvFormat format) {
   return format == KvFormat::bf16 ? 2 : 1;
 }
 
-// Products over f8 caches are products of f16: it holds every e4m3 value, one instruction widens
-// two, and weights are rounded to 2^-11 in place of 2^-8. Normalised queries are far below 65,504.
+// Answers' products over f8 caches are products of f16: it holds every e4m3 value, one instruction
+// widens two, and weights are rounded to 2^-11 in place of 2^-8. Normalised queries are far below
+// 65,504.
 __device__ inline void widen_f8_to_f16(uint32_t word, uint32_t& low, uint32_t& high) {
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.rn.f16x2.e4m3x2 %0, l;\n"
       "cvt.rn.f16x2.e4m3x2 %1, h;\n}"

@@ -13,18 +13,8 @@ constexpr int threads = 3 * group_threads;
 constexpr int tile_queries = 128;
 constexpr int group_queries = 64;
 constexpr int tile_keys = static_cast<int>(page_positions);
-// A block starts with 384 * 168 registers: 2 * 128 * 240 + 128 * 24, or with widening 2 * 128 * 224
-// + 128 * 56.
-template <KvFormat format>
-struct Registers;
-template <>
-struct Registers<KvFormat::bf16> {
-  static constexpr int consumer = 240, producer = 24;
-};
-template <>
-struct Registers<KvFormat::f8> {
-  static constexpr int consumer = 224, producer = 56;
-};
+// A block starts with 384 * 168 registers: 2 * 128 * 240 + 128 * 24.
+constexpr int consumer_registers = 240, producer_registers = 24;
 
 template <int count>
 __device__ inline void take_registers() {
@@ -51,15 +41,14 @@ struct Prompt {
 
 template <KvFormat format, int width>
 struct Layout {
-  static constexpr int query_bytes = tile_queries * width * 2;
-  static constexpr int slot_bytes = tile_keys * width * 2;
-  // 224 KB at width 256: 64 of queries, 5 slots of 32; f8: 4 slots, 2 stages of 16.
-  static constexpr int slots = format == KvFormat::bf16 ? 5 : 4;
-  static constexpr int stages = format == KvFormat::bf16 ? 0 : 2;
-  static constexpr int stage_bytes = tile_keys * width;
-  static constexpr int barriers = 2 * slots + 2;
-  static constexpr int bytes =
-      128 + query_bytes + slots * slot_bytes + stages * stage_bytes + barriers * 8;
+  static constexpr int query_bytes = tile_queries * width * element_bytes(format);
+  static constexpr int slot_bytes = tile_keys * width * element_bytes(format);
+  // 224 KB at width 256: 64 of queries and 5 slots of 32; f8: 32 of queries and 12 slots of 16.
+  static constexpr int slots = format == KvFormat::bf16 ? 5 : 12;
+  // f8: what a query's operand must be multiplied by.
+  static constexpr int units_bytes = format == KvFormat::bf16 ? 0 : tile_queries * 4;
+  static constexpr int barriers = 2 * slots + 1;
+  static constexpr int bytes = 128 + query_bytes + slots * slot_bytes + units_bytes + barriers * 8;
 };
 
 // The block's place in the batch.
@@ -122,7 +111,7 @@ template <KvFormat format, int width>
 struct Ring {
   using L = Layout<format, width>;
   std::byte* data;
-  uint32_t full, empty, staged;
+  uint32_t full, empty, cut;
   __device__ uint32_t slot(int item) const {
     return shared_address(data) + item % L::slots * L::slot_bytes;
   }
@@ -146,126 +135,58 @@ __device__ inline const std::byte* source(const Prompt& a, const Place& place, i
   return a.cache.base + page * a.cache.page_stride + (2 * kv_head + item.values) * block_bytes;
 }
 
-// One warp. The last tile's values behind the sequence's end are made zero before they are shown.
-template <int width>
-__device__ inline void produce_bf16(const Prompt& a, const Place& place, int kv_head, int dim,
-                                    const Ring<KvFormat::bf16, width>& ring) {
+// The values of positions from `end` on (of 0..63) become zero. One warp.
+template <KvFormat format>
+__device__ inline void erase_behind(std::byte* values, int dim, int end) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-  const int block_bytes = tile_keys * dim * 2;
+  uint4* const sixteen = reinterpret_cast<uint4*>(values);
+  if constexpr (format == KvFormat::bf16) {
+    for (int position = end; position < tile_keys; ++position)
+      for (int chunk = lane; chunk < dim / 8; chunk += warp_lanes)
+        sixteen[(position / 8 * (dim / 8) + chunk) * 8 + position % 8] = uint4{};
+  } else {
+    const auto first_of_pair = [](int count) {  // the bits of the elements before `count`
+      return count <= 0 ? 0u : count == 1 ? 0xFFu : 0xFFFFu;
+    };
+    for (int group = end / 16; group < tile_keys / 16; ++group) {
+      uint32_t kept[4];  // as f8_value_byte
+      for (int t = 0; t < 4; ++t)
+        kept[t] = first_of_pair(end - group * 16 - 2 * t) |
+                  first_of_pair(end - group * 16 - 2 * t - 8) << 16;
+      for (int d = lane; d < dim; d += warp_lanes) {
+        uint4& word = sixteen[group * dim + d];
+        word = {word.x & kept[0], word.y & kept[1], word.z & kept[2], word.w & kept[3]};
+      }
+    }
+  }
+}
+
+// One warp. The last tile's values behind the sequence's end are made zero before they are shown.
+template <KvFormat format, int width>
+__device__ inline void produce(const Prompt& a, const Place& place, int kv_head, int dim,
+                               const Ring<format, width>& ring) {
+  using L = Layout<format, width>;
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const int block_bytes = tile_keys * dim * element_bytes(format);
   const int last = place.sequence.first_position + place.sequence.rows - 1;
   const int end_slot = last - (place.tiles - 1) * tile_keys + 1;  // of the last tile
   for (int i = 0; i < 2 * place.tiles; ++i) {
     const Item item = item_at(i, place.tiles);
-    const std::byte* const from = source<KvFormat::bf16>(a, place, kv_head, block_bytes, item);
+    const std::byte* const from = source<format>(a, place, kv_head, block_bytes, item);
     ring.wait_empty(i);
     const bool cut = item.values && item.tile == place.tiles - 1 && end_slot < tile_keys;
-    const uint32_t barrier =
-        cut ? ring.staged : ring.full + i % Layout<KvFormat::bf16, width>::slots * 8;
+    const uint32_t full = ring.full + i % L::slots * 8;
+    const uint32_t barrier = cut ? ring.cut : full;
     if (lane == 0) {
       barrier_expect(barrier, block_bytes);
       bulk_copy(ring.slot(i), from, block_bytes, barrier);
     }
     if (!cut) continue;
     barrier_wait(barrier, 0);
-    uint4* const sixteen =
-        reinterpret_cast<uint4*>(ring.data + i % Layout<KvFormat::bf16, width>::slots *
-                                                 Layout<KvFormat::bf16, width>::slot_bytes);
-    for (int position = end_slot; position < tile_keys; ++position)
-      for (int chunk = lane; chunk < dim / 8; chunk += warp_lanes)
-        sixteen[(position / 8 * (dim / 8) + chunk) * 8 + position % 8] = uint4{};
+    erase_behind<format>(ring.data + i % L::slots * L::slot_bytes, dim, end_slot);
     publish_writes();
     __syncwarp();
-    if (lane == 0) barrier_arrive(ring.full + i % Layout<KvFormat::bf16, width>::slots * 8);
-  }
-}
-
-// The bits of a pair's elements before `count`.
-__device__ inline uint32_t first_of_pair(int count) {
-  return count <= 0 ? 0 : count == 1 ? 0xFFFF : 0xFFFFFFFF;
-}
-
-// A staged block of f8 to f16: 16 bytes become two rows of 16 bytes, of two pieces side by side
-// (keys), or of two groups of eight positions (values; those from position `valid` on become zero).
-template <bool values, bool cut>
-__device__ inline void widen_block(const std::byte* stage, std::byte* slot, int dim, int valid) {
-  constexpr int batch = 4;  // loads in flight
-  const int thread = static_cast<int>(threadIdx.x) % group_threads;
-  const uint4* const from = reinterpret_cast<const uint4*>(stage);
-  uint4* const to = reinterpret_cast<uint4*>(slot);
-  const int count = tile_keys * dim / 16;
-  for (int first = thread; first < count; first += batch * group_threads) {
-    uint4 bytes[batch];
-#pragma unroll
-    for (int i = 0; i < batch; ++i)
-      if (first + i * group_threads < count) bytes[i] = from[first + i * group_threads];
-#pragma unroll
-    for (int i = 0; i < batch; ++i) {
-      const int s = first + i * group_threads;
-      if (s >= count) break;
-      uint32_t low[4], high[4];  // halves of each word
-      widen_f8_to_f16(bytes[i].x, low[0], high[0]);
-      widen_f8_to_f16(bytes[i].y, low[1], high[1]);
-      widen_f8_to_f16(bytes[i].z, low[2], high[2]);
-      widen_f8_to_f16(bytes[i].w, low[3], high[3]);
-      if constexpr (values) {
-        const int group = s / dim, d = s % dim;
-        if constexpr (cut) {
-          const int left = valid - group * 16;
-#pragma unroll
-          for (int w = 0; w < 4; ++w) {
-            low[w] &= first_of_pair(left - 2 * w);
-            high[w] &= first_of_pair(left - 8 - 2 * w);
-          }
-        }
-        to[2 * group * dim + d] = {low[0], low[1], low[2], low[3]};
-        to[(2 * group + 1) * dim + d] = {high[0], high[1], high[2], high[3]};
-      } else {
-        to[s / 8 * 16 + s % 8] = {low[0], high[0], low[1], high[1]};
-        to[s / 8 * 16 + s % 8 + 8] = {low[2], high[2], low[3], high[3]};
-      }
-    }
-  }
-}
-
-// A warpgroup.
-template <int width, bool exact>
-__device__ inline void produce_f8(const Prompt& a, const Place& place, int kv_head,
-                                  const Ring<KvFormat::f8, width>& ring, std::byte* stages) {
-  using L = Layout<KvFormat::f8, width>;
-  const int dim = exact ? width : static_cast<int>(a.shape.head_dim);
-  const int thread = static_cast<int>(threadIdx.x) % group_threads;
-  const int block_bytes = tile_keys * dim;
-  const int last = place.sequence.first_position + place.sequence.rows - 1;
-  const int items = 2 * place.tiles;
-  const auto from = [&](int i) {
-    return source<KvFormat::f8>(a, place, kv_head, block_bytes, item_at(i, place.tiles));
-  };
-  const auto stage = [&](int i, const std::byte* block) {
-    const uint32_t barrier = ring.staged + i % L::stages * 8;
-    barrier_expect(barrier, block_bytes);
-    bulk_copy(shared_address(stages) + i % L::stages * L::stage_bytes, block, block_bytes, barrier);
-  };
-  if (thread == 0)
-    for (int i = 0; i < L::stages && i < items; ++i) stage(i, from(i));
-  for (int i = 0; i < items; ++i) {
-    const Item item = item_at(i, place.tiles);
-    const bool more = thread == 0 && i + L::stages < items;
-    const std::byte* const next = more ? from(i + L::stages) : nullptr;
-    const int valid = last + 1 - item.tile * tile_keys;
-    barrier_wait(ring.staged + i % L::stages * 8, i / L::stages & 1);
-    ring.wait_empty(i);
-    const std::byte* const block = stages + i % L::stages * L::stage_bytes;
-    std::byte* const slot = ring.data + i % L::slots * L::slot_bytes;
-    if (!item.values)
-      widen_block<false, false>(block, slot, dim, valid);
-    else if (valid >= tile_keys)
-      widen_block<true, false>(block, slot, dim, valid);
-    else
-      widen_block<true, true>(block, slot, dim, valid);
-    publish_writes();
-    group_barrier(1);
-    if (thread == 0) barrier_arrive(ring.full + i % L::slots * 8);
-    if (more) stage(i + L::stages, next);
+    if (lane == 0) barrier_arrive(full);
   }
 }
 

@@ -1,4 +1,4 @@
-// wgmma of bf16 or f16 operands with fp32 sums, and the descriptors of operands in shared memory.
+// wgmma of bf16 or e4m3 operands with fp32 sums, and the descriptors of operands in shared memory.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -60,66 +60,58 @@ __device__ inline void sums_ready(float (&c)[count]) {
   QNEXT_SUMS_64(c), QNEXT_SUMS_16(c, 64), QNEXT_SUMS_16(c, 80), QNEXT_SUMS_16(c, 96), \
       QNEXT_SUMS_16(c, 112)
 
-#define QNEXT_SCORES(type)                                                          \
-  asm volatile(                                                                     \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                              \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " QNEXT_LIST_32 \
-      "%32, %33, add, 1, 1, 0, 0;\n}\n"                                             \
-      : QNEXT_SUMS_32(c)                                                            \
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)))
-
-// c [64 rows, 64] = (add ? c : 0) + a [64, 16] b [16, 64], both in shared memory, b k-major.
+// c [64 rows, 64] = (add ? c : 0) + a b, k-major operands in shared memory of 32 bytes a row: bf16
+// [64, 16] and [16, 64], e4m3 [64, 32] and [32, 64]. The tensor core adds e4m3 products with 13
+// bits behind the leading bit of the largest, the sum so far included: only short sums are good.
 template <bool bf16>
 __device__ inline void product(float (&c)[32], uint64_t a, uint64_t b, bool add) {
   if constexpr (bf16)
-    QNEXT_SCORES("bf16");
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " QNEXT_LIST_32
+        "%32, %33, add, 1, 1, 0, 0;\n}\n"
+        : QNEXT_SUMS_32(c)
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));
   else
-    QNEXT_SCORES("f16");
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " QNEXT_LIST_32
+        "%32, %33, add, 1, 1;\n}\n"
+        : QNEXT_SUMS_32(c)
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 
-// c [64 rows, 2 * count] += a [64, 16] b [16, 2 * count]: a in registers; b in shared memory,
-// bf16 with columns contiguous, f16 k-major: so values lie in pages.
-template <bool bf16>
+// The same with a in registers: e4m3.
+__device__ inline void product_f8(float (&c)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " QNEXT_LIST_32
+      "{%32, %33, %34, %35}, %36, add, 1, 1;\n}\n"
+      : QNEXT_SUMS_32(c)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+
+// c [64 rows, 2 * count] += a [64, 16] b [16, 2 * count], bf16: a in registers; b in shared memory,
+// columns contiguous.
 __device__ inline void product_add(float (&c)[32], const uint32_t (&a)[4], uint64_t b) {
-  if constexpr (bf16)
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " QNEXT_LIST_32
-                 "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
-                 : QNEXT_SUMS_32(c)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  else
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " QNEXT_LIST_32
-                 "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;\n"
-                 : QNEXT_SUMS_32(c)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " QNEXT_LIST_32
+               "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
+               : QNEXT_SUMS_32(c)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-template <bool bf16>
 __device__ inline void product_add(float (&c)[64], const uint32_t (&a)[4], uint64_t b) {
-  if constexpr (bf16)
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " QNEXT_LIST_64
-                 "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
-                 : QNEXT_SUMS_64(c)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  else
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " QNEXT_LIST_64
-                 "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;\n"
-                 : QNEXT_SUMS_64(c)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " QNEXT_LIST_64
+               "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
+               : QNEXT_SUMS_64(c)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-template <bool bf16>
 __device__ inline void product_add(float (&c)[128], const uint32_t (&a)[4], uint64_t b) {
-  if constexpr (bf16)
-    asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " QNEXT_LIST_128
-                 "{%128, %129, %130, %131}, %132, 1, 1, 1, 1;\n"
-                 : QNEXT_SUMS_128(c)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  else
-    asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 " QNEXT_LIST_128
-                 "{%128, %129, %130, %131}, %132, 1, 1, 1, 0;\n"
-                 : QNEXT_SUMS_128(c)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " QNEXT_LIST_128
+               "{%128, %129, %130, %131}, %132, 1, 1, 1, 1;\n"
+               : QNEXT_SUMS_128(c)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-#undef QNEXT_SCORES
 #undef QNEXT_SUMS_128
 #undef QNEXT_SUMS_64
 #undef QNEXT_SUMS_32

@@ -71,6 +71,14 @@ struct LaneTile<PackedFormat::f8> {
     widen_f8(step % 2 == 0 ? words.x : words.z, a[0], a[1]);
     widen_f8(step % 2 == 0 ? words.y : words.w, a[2], a[3]);
   }
+  // Of an e4m3 product, 32 columns in the order of f8_rows_cuda.h; step of 0..1.
+  __device__ void f8_fragment(int step, uint32_t (&a)[4]) const {
+    const uint4& words = piece[step];
+    a[0] = __byte_perm(words.x, words.y, 0x7531);
+    a[1] = __byte_perm(words.x, words.y, 0x6420);
+    a[2] = __byte_perm(words.z, words.w, 0x7531);
+    a[3] = __byte_perm(words.z, words.w, 0x6420);
+  }
 };
 
 template <>

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <string>
 
-#include "ops/matmul/packed_test.h"
+#include "ops/matmul/f8_rows_test.h"
 
 namespace qnext::ops::cuda {
 namespace {
@@ -23,17 +23,19 @@ constexpr double bf16_rounding = 0x1p-8;  // of a value: half a last place of 8 
 constexpr double step_truncation = 0x1p-22;
 
 struct Problem {
+  Activations activations;
   int64_t rows, outputs, columns;
   PackedOnDevice w;
   Bf16Rows x;
   int64_t gap = 8;  // output values behind a row's own
 
-  Problem(PackedFormat format, int64_t rows_, int64_t outputs_, int64_t columns_,
+  Problem(const Operands& operands, int64_t rows_, int64_t outputs_, int64_t columns_,
           bool zero_scales = false)
-      : rows(rows_),
+      : activations(operands.activations),
+        rows(rows_),
         outputs(outputs_),
         columns(columns_),
-        w(format, matrix(format, outputs_, columns_, zero_scales)),
+        w(operands.format, matrix(operands.format, outputs_, columns_, zero_scales)),
         x(random_floats(static_cast<size_t>(rows_ * columns_), 5), columns_) {
     // What lies behind a row's columns is not read.
     for (int64_t row = 0; row < rows; ++row)
@@ -49,6 +51,22 @@ struct Problem {
       for (size_t i = 0; i < m.block_scales.size(); i += 2) m.block_scales[i] = 0;
     return m;
   }
+  // A row as it is multiplied.
+  std::vector<double> input(int64_t row) const {
+    std::vector<double> values;
+    for (int64_t k = 0; k < columns; ++k) values.push_back(x.value(row, k));
+    return activations == Activations::f8 ? rounded_to_f8(values) : values;
+  }
+  void multiply(const OnDevice<Bf16>& from, int64_t count, const PromptOutput& output) const {
+    if (activations == Activations::bf16) {
+      prompt_matmul(nullptr, from.get(), x.stride, count, w.matrix(), output);
+      return;
+    }
+    const F8OnDevice rounded(count, columns);
+    round_rows_to_f8(nullptr, from.get(), x.stride, count, columns, rounded.rows());
+    prompt_matmul(nullptr, rounded.rows(), count, w.matrix(), output);
+    check_cuda(cudaDeviceSynchronize(), "prompt_matmul");  // before `rounded` goes
+  }
   int64_t stride() const { return (outputs + 7) / 8 * 8 + gap; }
 
   // Rows first .. first + count alone, in floats; what was there before: `before`.
@@ -58,21 +76,21 @@ struct Problem {
     const auto size = static_cast<size_t>(count * stride());
     if (kind == Kind::bf16_store) {
       const OnDevice<Bf16> y(std::vector<Bf16>(size, 0x7FC0));
-      prompt_matmul(nullptr, device_x.get(), x.stride, count, w.matrix(),
-                    {kind, y.get(), stride()});
+      multiply(device_x, count, {kind, y.get(), stride()});
       std::vector<float> values;
       for (Bf16 bits : y.values()) values.push_back(bf16_to_float(bits));
       return values;
     }
     const OnDevice<float> y(std::vector<float>(size, before));
-    prompt_matmul(nullptr, device_x.get(), x.stride, count, w.matrix(), {kind, y.get(), stride()});
+    multiply(device_x, count, {kind, y.get(), stride()});
     return y.values();
   }
 
   // Some rows of what run() gave, every output of them.
   void expect(const std::vector<float>& found, Kind kind, double before, int64_t row_step) const {
     const std::vector<double> weights = w.values();
-    for (int64_t row = 0; row < rows; row += row_step)
+    for (int64_t row = 0; row < rows; row += row_step) {
+      const std::vector<double> inputs = input(row);
       for (int64_t n = 0; n < stride(); ++n) {
         const auto value = double{found[static_cast<size_t>(row * stride() + n)]};
         if (n >= outputs) {
@@ -80,15 +98,20 @@ struct Problem {
           continue;
         }
         double sum = 0, magnitude = 0;
+        LargestAddend largest;
         for (int64_t k = 0; k < columns; ++k) {
-          const double product = x.value(row, k) * weights[static_cast<size_t>(n * columns + k)];
+          const double product =
+              inputs[static_cast<size_t>(k)] * weights[static_cast<size_t>(n * columns + k)];
           sum += product;
           magnitude += std::abs(product);
+          largest.add(product);
         }
         // Steps of products; two roundings for each change of the f8 unit, and its last.
         const double steps = static_cast<double>((columns + 15) / 16);
         const double blocks = static_cast<double>((columns + 127) / 128);
         double tolerance = (steps * step_truncation + (2 * blocks + 2) * fp32_rounding) * magnitude;
+        if (activations == Activations::f8)
+          tolerance += static_cast<double>((columns + 31) / 32) * f8_step_error * largest.value();
         if (kind == Kind::bf16_store) tolerance += bf16_rounding * std::abs(sum);
         if (kind == Kind::fp32_add) {
           sum += before;
@@ -97,10 +120,11 @@ struct Problem {
         ASSERT_NEAR(value, sum, tolerance) << "row " << row << " of " << rows << ", output " << n
                                            << " of " << outputs << ", " << columns << " columns";
       }
+    }
   }
 };
 
-class PromptMatmul : public CudaOps, public testing::WithParamInterface<PackedFormat> {};
+class PromptMatmul : public CudaOps, public testing::WithParamInterface<Operands> {};
 
 TEST_P(PromptMatmul, AgreesWithTheOracle) {
   // Outputs: less than a strip, cut runs of 8, several tiles of 256. Columns: less than a step, an
@@ -140,21 +164,64 @@ TEST_P(PromptMatmul, ARowsBitsDoNotDependOnTheOthers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, PromptMatmul, testing::ValuesIn(packed_formats),
-                         [](const auto& test) { return std::string(format_name(test.param)); });
+INSTANTIATE_TEST_SUITE_P(Formats, PromptMatmul, testing::ValuesIn(prompt_operands),
+                         [](const auto& test) { return operands_name(test.param); });
 
 // Blocks that a zero scale erases, first and last ones among them, and a matrix of nothing else.
 TEST_F(CudaOps, PromptMatmulZeroScales) {
-  for (int64_t columns : {100, 200, 700}) {
-    const Problem problem(PackedFormat::f8, 70, 260, columns, true);
-    problem.expect(problem.run(Kind::fp32_store, 0, 70, NAN), Kind::fp32_store, 0, 1);
-  }
+  for (Activations activations : {Activations::bf16, Activations::f8})
+    for (int64_t columns : {100, 200, 700}) {
+      const Problem problem({PackedFormat::f8, activations}, 70, 260, columns, true);
+      problem.expect(problem.run(Kind::fp32_store, 0, 70, NAN), Kind::fp32_store, 0, 1);
+    }
 }
 
 TEST_F(CudaOps, PromptMatmulUnalignedOutput) {
-  Problem problem(PackedFormat::bf16, 70, 45, 64);
+  Problem problem({PackedFormat::bf16}, 70, 45, 64);
   problem.gap = 3;
   problem.expect(problem.run(Kind::bf16_store, 0, 70, NAN), Kind::bf16_store, 0, 1);
+}
+
+TEST_F(CudaOps, PromptMatmulRefusesRowsOfF8ForOtherWeights) {
+  const Problem problem({PackedFormat::bf16}, 1, 16, 16);
+  EXPECT_ANY_THROW(prompt_matmul(nullptr, F8Rows(), 1, problem.w.matrix(), {}));
+}
+
+// Values of all sizes, a row of zeros, columns that end anywhere; the bytes as the header says.
+TEST_F(CudaOps, RoundRowsToF8) {
+  for (int64_t columns : {1, 15, 40, 520, 2048}) {
+    constexpr int64_t rows = 37;
+    std::vector<float> values = random_floats(static_cast<size_t>(rows * columns), 11);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t k = 0; k < columns; ++k) {
+        float& value = values[static_cast<size_t>(row * columns + k)];
+        value = row == 5 ? 0 : std::ldexp(value, static_cast<int>(7 * row % 41 - 20 - k % 19));
+      }
+    Bf16Rows x(values, columns);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t k = columns; k < x.stride; ++k)
+        x.bits[static_cast<size_t>(row * x.stride + k)] = 0x7FC0;
+    const OnDevice<Bf16> from(x.bits);
+    const F8OnDevice to(rows, columns);
+    round_rows_to_f8(nullptr, from.get(), x.stride, rows, columns, to.rows());
+    const std::vector<uint8_t> codes = to.codes();
+    const std::vector<float> units = to.units();
+    for (int64_t row = 0; row < rows; ++row) {
+      std::vector<double> before;
+      for (int64_t k = 0; k < columns; ++k) before.push_back(x.value(row, k));
+      ASSERT_EQ(units[static_cast<size_t>(row)], std::ldexp(1.0f, f8_unit_exponent(before)));
+      const std::vector<double> expected = rounded_to_f8(before);
+      for (int64_t k = 0; k < f8_columns(columns); ++k) {
+        const int64_t u = k % 16 / 8, t = k % 8 / 2, e = k % 2;
+        const auto at =
+            static_cast<size_t>(row * f8_columns(columns) + k / 16 * 16 + 4 * t + 2 * u + e);
+        const double found =
+            double{f8_e4m3_to_float(codes[at])} * double{units[static_cast<size_t>(row)]};
+        ASSERT_EQ(found, k < columns ? expected[static_cast<size_t>(k)] : 0)
+            << "row " << row << ", column " << k << " of " << columns;
+      }
+    }
+  }
 }
 
 }  // namespace

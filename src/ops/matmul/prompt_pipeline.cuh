@@ -20,8 +20,16 @@
 // weights are brought as zeros and the unit stays. The scales of 8 rows must lie within 2^60 of
 // each other (else the sums may leave fp32's range); those of a trained matrix lie within 2^10.
 //
-// Order of a sum: k in steps of 16, ascending, whatever the tile: a row's bits depend on it alone.
+// Rows of e4m3 (f8_rows_cuda.h) times weights of f8 are products of e4m3: twice the rate, and
+// nothing to widen. The core sums a row and a feature with 13 bits behind the leading one, the
+// whole K: what that loses stays below what rounding the rows has lost (there are no registers for
+// a second set of sums). A row's unit multiplies its sums at the end.
+//
+// Order of a sum: k in steps of 16 or 32, ascending, whatever the tile: a row's bits depend on it
+// alone.
 #pragma once
+
+#include <cuda.h>
 
 #include <cstdint>
 #include <type_traits>
@@ -48,7 +56,13 @@ constexpr int blocks_a_thread = 2;  // m64 blocks
 constexpr int tile_strips = multiplying_warps * blocks_a_thread;
 constexpr int tile_features = tile_strips * 16;
 constexpr int most_tile_rows = 192;
-constexpr int row_bytes = 128;  // 64 columns of bf16
+
+// Of the activations.
+enum class RowFormat { bf16, f8 };
+// 64 columns.
+constexpr int row_bytes_of(RowFormat format) {
+  return static_cast<int>(tile_columns) * (format == RowFormat::bf16 ? 2 : 1);
+}
 
 // What a stage of f8 weights needs beside the weights: of each half strip (8 rows).
 struct Scaling {
@@ -57,21 +71,30 @@ struct Scaling {
 };
 
 // As many stages as fit into 227 KB.
-template <PackedFormat format, int most_rows = most_tile_rows,
-          int stage_count = format == PackedFormat::bf16 ? 4
-                            : format == PackedFormat::f8 ? 5
-                                                         : 6>
+constexpr int stages_that_fit(PackedFormat format, RowFormat row_format) {
+  if (row_format == RowFormat::f8) return 7;
+  return format == PackedFormat::bf16 ? 4 : format == PackedFormat::f8 ? 5 : 6;
+}
+
+template <PackedFormat format_, RowFormat row_format_ = RowFormat::bf16,
+          int most_rows = most_tile_rows>
 struct Stages {
+  static constexpr PackedFormat format = format_;
+  static constexpr RowFormat row_format = row_format_;
+  static_assert(row_format == RowFormat::bf16 || format == PackedFormat::f8);
+  static constexpr int row_bytes = row_bytes_of(row_format);
   static constexpr int rows_bytes = most_rows * row_bytes;
   static constexpr int tile = static_cast<int>(tile_bytes(format));
   static constexpr int weights_bytes = tile_strips * tile;
   static constexpr int stage_bytes = rows_bytes + weights_bytes;
-  static constexpr int count = stage_count;
+  static constexpr int count = stages_that_fit(format, row_format);
   static_assert(stage_bytes % 1024 == 0, "the swizzle counts from multiples of 1024");
 
   struct Control {
     Barrier full[count], empty[count];
     Scaling scaling[format == PackedFormat::f8 ? count : 1];
+    // Units of a tile's rows, with its last stage.
+    alignas(16) float unit[row_format == RowFormat::f8 ? count : 1][most_rows];
   };
   // 1024 more: dynamic shared memory begins at a multiple of 16.
   static constexpr int shared_bytes = 1024 + count * stage_bytes + int{sizeof(Control)};
@@ -86,6 +109,10 @@ struct Stages {
   }
   __device__ std::byte* rows(int stage) const { return base + stage * stage_bytes; }
   __device__ std::byte* weights(int stage) const { return rows(stage) + rows_bytes; }
+  __device__ uint64_t rows_operand(int stage) const {
+    return row_format == RowFormat::bf16 ? sm90::swizzled_rows(rows(stage))
+                                         : sm90::swizzled_rows_64(rows(stage));
+  }
 
   // By one thread, before the block synchronises. A stage is full when `copying_warps` arrived.
   __device__ void set_up(uint32_t copying_warps) const {
@@ -177,12 +204,27 @@ __device__ inline void copy_masked(std::byte* to, const std::byte* from, unsigne
   }
 }
 
+// By one thread: a stage's weights, as sm90::map_tiles cuts them. One instruction: a copy for each
+// strip would take longer than the stage's products.
+template <PackedFormat format>
+__device__ void copy_box(void* to, const CUtensorMap* map, int column_tile, int strip,
+                         Barrier* barrier) {
+  constexpr int parts = tile_bytes(format) > 1024 ? tile_bytes(format) / 1024 : 1;
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(sm90::shared_address(to)),
+      "l"(map), "r"(0), "r"(column_tile * parts), "r"(strip), "r"(sm90::shared_address(barrier))
+      : "memory");
+}
+
 // By a whole warp: brings the weights of one tile's strips (first_strip ..), stage after stage.
-// more(stage, k) may add copies to the stage, whose bytes are `more_bytes`, by lane 0.
-template <PackedFormat format, typename Stages, typename More>
+// map: of the weights and what lies before them, map_strip: where first_strip is there.
+// more(stage, k, last) may add copies to the stage, by lane 0, whose bytes are more_bytes(last).
+template <typename Stages, typename MoreBytes, typename More>
 __device__ void copy_weights(const Stages& stages, Position<Stages::count>& at,
-                             const Weights& weights, int first_strip, uint32_t more_bytes,
-                             More more) {
+                             const Weights& weights, int first_strip, const CUtensorMap* map,
+                             int map_strip, MoreBytes more_bytes, More more) {
+  constexpr PackedFormat format = Stages::format;
   constexpr int tile = Stages::tile;
   constexpr bool scaled = format == PackedFormat::f8;
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
@@ -195,45 +237,59 @@ __device__ void copy_weights(const Stages& stages, Position<Stages::count>& at,
     own.next = weights.scales + (first_strip + lane / 2) * strip_scales + lane % 2;
     own.coming = __ldg(own.next);
   }
-  for (int k = 0; k < stages_of<format>(weights.column_tiles); ++k) {
+  const int count = stages_of<format>(weights.column_tiles);
+  for (int k = 0; k < count; ++k) {
     const bool behind = k >= weights.column_tiles;
-    unsigned copied = (1u << strips) - 1;  // by the copy engine: a bit a strip
+    unsigned zeros = 0;  // half strips to be erased: a bit each
     sm90::wait(&stages.control->empty[at.stage], at.parity ^ 1);
     if constexpr (scaled) {
       Scaling& scaling = stages.control->scaling[at.stage];
       if (k % 2 == 0) scaling.ratio[lane] = own.ratio(k + 2 < weights.column_tiles);
       scaling.scale[lane] = own.unit;
-      const unsigned zeros = behind ? ~0u : __ballot_sync(whole_warp, own.zero);
-      if (zeros != 0) {
-        for (int strip = 0; strip < strips; ++strip) {
-          const unsigned of_strip = zeros >> (2 * strip) & 3;
-          if (of_strip == 0) continue;
-          copied &= ~(1u << strip);
-          copy_masked(stages.weights(at.stage) + strip * tile,
-                      behind ? nullptr : base + strip * strip_bytes + k * tile, of_strip);
-        }
-        sm90::publish_to_products();  // the copy engine writes here next
-      }
+      zeros = behind ? ~0u : __ballot_sync(whole_warp, own.zero);
       __syncwarp();
     }
     Barrier* full = &stages.control->full[at.stage];
-    if (lane == 0)
-      sm90::arrive_expecting(full, static_cast<uint32_t>(__popc(copied) * tile) + more_bytes);
-    __syncwarp();
-    if (copied >> lane & 1)
-      sm90::bulk_copy(stages.weights(at.stage) + lane * tile,
-                      base + lane * strip_bytes + static_cast<int64_t>(k) * tile, tile, full);
-    if (lane == 0) more(at.stage, k);
+    if (zeros == 0) {
+      if (lane == 0) {
+        sm90::arrive_expecting(
+            full, static_cast<uint32_t>(Stages::weights_bytes + more_bytes(k == count - 1)));
+        copy_box<format>(stages.weights(at.stage), map, k, map_strip, full);
+      }
+    } else {                                 // strip by strip
+      unsigned copied = (1u << strips) - 1;  // by the copy engine: a bit a strip
+      for (int strip = 0; strip < strips; ++strip) {
+        const unsigned of_strip = zeros >> (2 * strip) & 3;
+        if (of_strip == 0) continue;
+        copied &= ~(1u << strip);
+        copy_masked(stages.weights(at.stage) + strip * tile,
+                    behind ? nullptr : base + strip * strip_bytes + k * tile, of_strip);
+      }
+      sm90::publish_to_products();  // the copy engine writes here next
+      __syncwarp();
+      if (lane == 0)
+        sm90::arrive_expecting(
+            full, static_cast<uint32_t>(__popc(copied) * tile + more_bytes(k == count - 1)));
+      __syncwarp();
+      if (copied >> lane & 1)
+        sm90::bulk_copy(stages.weights(at.stage) + lane * tile,
+                        base + lane * strip_bytes + static_cast<int64_t>(k) * tile, tile, full);
+    }
+    if (lane == 0) more(at.stage, k, k == count - 1);
     at.advance();
   }
 }
 
 // --- Multiplying -------------------------------------------------------------------------------
 
-template <PackedFormat format>
-constexpr int steps_a_load = format == PackedFormat::bf16 ? 1
-                             : format == PackedFormat::f8 ? 2
-                                                          : 4;
+// Products of a stage's 64 columns, and those that a 16-byte piece of a lane's weights serves.
+__host__ __device__ constexpr int steps_a_stage(RowFormat format) {
+  return format == RowFormat::bf16 ? 4 : 2;
+}
+__host__ __device__ constexpr int steps_a_load(PackedFormat format, RowFormat row_format) {
+  if (row_format == RowFormat::f8 || format == PackedFormat::bf16) return 1;
+  return format == PackedFormat::f8 ? 2 : 4;
+}
 
 // factors[0] for rows g, factors[1] for rows g + 8.
 template <int N>
@@ -248,18 +304,34 @@ __device__ void scale_sums(float (&sum)[N / 2], const float* factors) {
   }
 }
 
+// Row r of a tile is column r of its sums: times the row's unit.
+template <int N>
+__device__ void scale_rows(float (&sum)[N / 2], const float* units) {
+  units += threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int j = 0; j < N / 8; ++j) {
+    const float2 unit = *reinterpret_cast<const float2*>(units + 8 * j);
+    sum[4 * j] *= unit.x;
+    sum[4 * j + 1] *= unit.y;
+    sum[4 * j + 2] *= unit.x;
+    sum[4 * j + 3] *= unit.y;
+    asm volatile("" ::: "memory");  // one j after the other: all units together need too much
+  }
+}
+
 // One stage's products. scale: a block of 128 columns begins. The stage before is released.
-template <PackedFormat format, int N, bool scale, typename Stages>
+template <int N, bool scale, typename Stages>
 __device__ void multiply_stage(const Stages& stages, Position<Stages::count>& at, int first_strip,
                                int& previous, float (&sum)[blocks_a_thread][N / 2]) {
-  constexpr int steps = 4;
+  constexpr RowFormat row_format = Stages::row_format;
+  constexpr int loads = steps_a_load(Stages::format, row_format);
   const bool leader = threadIdx.x % warp_lanes == 0;
   sm90::wait(&stages.control->full[at.stage], at.parity);
-  const uint64_t rows = sm90::swizzled_rows(stages.rows(at.stage));
+  const uint64_t rows = stages.rows_operand(at.stage);
   const std::byte* weights = stages.weights(at.stage) + first_strip * Stages::tile;
-  LaneTile<format> raw[blocks_a_thread];
+  LaneTile<Stages::format> raw[blocks_a_thread];
 #pragma unroll
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < steps_a_stage(row_format); ++step) {
 #pragma unroll
     for (int m = 0; m < blocks_a_thread; ++m) {
       // All but the latest product have ended: that of this block's sums, too.
@@ -267,16 +339,22 @@ __device__ void multiply_stage(const Stages& stages, Position<Stages::count>& at
       if (step == 0 && m == blocks_a_thread - 1 && previous >= 0 && leader)
         sm90::arrive(&stages.control->empty[previous]);
       // What is not used of a load costs nothing.
-      if (step % steps_a_load<format> == 0)
+      if (step % loads == 0)
         raw[m].load(weights + m * Stages::tile, static_cast<int>(threadIdx.x) % warp_lanes);
-      Pair a[4];
-      raw[m].fragment(step, a);
+      uint32_t a[4];
+      if constexpr (row_format == RowFormat::f8)
+        raw[m].f8_fragment(step, a);
+      else
+        raw[m].fragment(step, a);
       if constexpr (scale) {
         if (step == 0)
           scale_sums<N>(sum[m], stages.control->scaling[at.stage].ratio + 2 * (first_strip + m));
       }
       sm90::order_registers();
-      sm90::multiply_rows<N>(sum[m], a, rows + 2 * step, true);
+      if constexpr (row_format == RowFormat::f8)
+        sm90::multiply_rows_f8<N>(sum[m], a, rows + 2 * step, true);
+      else
+        sm90::multiply_rows<N>(sum[m], a, rows + 2 * step, true);
       sm90::commit_products();
     }
   }
@@ -285,17 +363,20 @@ __device__ void multiply_stage(const Stages& stages, Position<Stages::count>& at
 }
 
 // By all threads of a multiplying warpgroup: sum[m] = the tile's products, complete. first_strip:
-// of this warp within the tile; block m is strip first_strip + m.
-template <PackedFormat format, int N, typename Stages>
+// of this warp within the tile; block m is strip first_strip + m. units: of rows of e4m3, in shared
+// memory; null: they came with the last stage.
+template <int N, typename Stages>
 __device__ void multiply_tile(const Stages& stages, Position<Stages::count>& at, int column_tiles,
-                              int first_strip, float (&sum)[blocks_a_thread][N / 2]) {
+                              int first_strip, const float* units,
+                              float (&sum)[blocks_a_thread][N / 2]) {
+  constexpr PackedFormat format = Stages::format;
 #pragma unroll
   for (int m = 0; m < blocks_a_thread; ++m)
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) sum[m][i] = 0;
   int previous = -1;
   const auto stage = [&](auto scale) {
-    multiply_stage<format, N, decltype(scale)::value>(stages, at, first_strip, previous, sum);
+    multiply_stage<N, decltype(scale)::value>(stages, at, first_strip, previous, sum);
   };
   if constexpr (format == PackedFormat::f8) {
     // Sums may be scaled while other products run only where the compiler sees these start: in the
@@ -316,6 +397,11 @@ __device__ void multiply_tile(const Stages& stages, Position<Stages::count>& at,
 #pragma unroll
     for (int m = 0; m < blocks_a_thread; ++m)
       scale_sums<N>(sum[m], stages.control->scaling[previous].scale + 2 * (first_strip + m));
+  }
+  if constexpr (Stages::row_format == RowFormat::f8) {
+#pragma unroll
+    for (int m = 0; m < blocks_a_thread; ++m)
+      scale_rows<N>(sum[m], units ? units : stages.control->unit[previous]);
   }
   __syncwarp();
   if (threadIdx.x % warp_lanes == 0) sm90::arrive(&stages.control->empty[previous]);

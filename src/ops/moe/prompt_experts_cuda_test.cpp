@@ -11,7 +11,7 @@
 #include <random>
 #include <string>
 
-#include "ops/matmul/packed_test.h"
+#include "ops/matmul/f8_rows_test.h"
 
 namespace qnext::ops::cuda {
 namespace {
@@ -19,11 +19,16 @@ namespace {
 // silu(gate) * up and every slot's result are rounded to bf16, each by at most this part of it: the
 // root mean square of both together stays below one such rounding.
 constexpr double bf16_rounding = 0x1p-8;
+// With rows of e4m3 silu(gate) * up is rounded to it: by at most 2^-4 of it, in root mean square by
+// less than half of that. The oracle takes x as rounded.
+constexpr double f8_rounding = 0x1p-5;
 
 // Packed experts on the device, one after another, and their values.
 class Mixture {
  public:
-  Mixture(PackedFormat format, int64_t experts, int64_t hidden, int64_t width) {
+  Mixture(const Operands& operands, int64_t experts, int64_t hidden, int64_t width)
+      : activations(operands.activations) {
+    const PackedFormat format = operands.format;
     view_ = {format, experts, hidden, width};
     const int64_t gate_up_bytes = view_.gate_up(0).bytes(), down_bytes = view_.down(0).bytes();
     for (int64_t e = 0; e < experts; ++e) {
@@ -57,6 +62,7 @@ class Mixture {
   }
 
   const PackedExperts& view() const { return view_; }
+  const Activations activations;
 
   // The expert's result for one row.
   std::vector<double> apply(int32_t expert, const std::vector<double>& x) const {
@@ -136,10 +142,10 @@ std::vector<float> run(const Mixture& mixture, const Rows& rows, int64_t first, 
   const auto ids = part(rows.ids, rows.slots);
   const auto weights = part(rows.weights, rows.slots);
   const OnDevice<float> y(std::vector<float>(static_cast<size_t>(count * experts.hidden), 1.0f));
-  const OnDevice<uint8_t> workspace(
-      std::vector<uint8_t>(prompt_experts_bytes(experts, count, rows.slots), 0xFF));
+  const OnDevice<uint8_t> workspace(std::vector<uint8_t>(
+      prompt_experts_bytes(experts, count, rows.slots, mixture.activations), 0xFF));
   prompt_experts(nullptr, x.get(), rows.x.stride, count, experts, ids.get(), weights.get(),
-                 rows.slots, y.get(), experts.hidden, workspace.get());
+                 rows.slots, mixture.activations, y.get(), experts.hidden, workspace.get());
   return y.values();
 }
 
@@ -153,6 +159,7 @@ void expect_oracle(const Mixture& mixture, const Rows& rows, int64_t row_step = 
   for (int64_t row = 0; row < rows.count; row += row_step) {
     std::vector<double> x, y(static_cast<size_t>(hidden), 1.0);
     for (int64_t k = 0; k < hidden; ++k) x.push_back(rows.x.value(row, k));
+    if (mixture.activations == Activations::f8) x = rounded_to_f8(x);
     for (int64_t slot = row * rows.slots; slot < (row + 1) * rows.slots; ++slot) {
       const std::vector<double> of_slot = mixture.apply(rows.ids[static_cast<size_t>(slot)], x);
       for (size_t n = 0; n < y.size(); ++n)
@@ -162,11 +169,12 @@ void expect_oracle(const Mixture& mixture, const Rows& rows, int64_t row_step = 
     const std::vector<float> own = slice(found, row * hidden, hidden);
     some.insert(some.end(), own.begin(), own.end());
   }
-  EXPECT_LT(relative_rms_error(some.data(), expected), bf16_rounding)
+  EXPECT_LT(relative_rms_error(some.data(), expected),
+            mixture.activations == Activations::f8 ? f8_rounding : bf16_rounding)
       << rows.count << " rows, hidden " << hidden << ", width " << mixture.view().width;
 }
 
-class PromptExperts : public CudaOps, public testing::WithParamInterface<PackedFormat> {};
+class PromptExperts : public CudaOps, public testing::WithParamInterface<Operands> {};
 
 TEST_P(PromptExperts, AgreeWithTheOracle) {
   for (const auto& [hidden, width] :
@@ -201,8 +209,8 @@ TEST_P(PromptExperts, ARowsBitsDoNotDependOnTheOthers) {
         << rows_here << " rows from " << first;
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, PromptExperts, testing::ValuesIn(packed_formats),
-                         [](const auto& test) { return std::string(format_name(test.param)); });
+INSTANTIATE_TEST_SUITE_P(Formats, PromptExperts, testing::ValuesIn(prompt_operands),
+                         [](const auto& test) { return operands_name(test.param); });
 
 }  // namespace
 }  // namespace qnext::ops::cuda

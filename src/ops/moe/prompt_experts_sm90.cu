@@ -15,9 +15,11 @@
 
 #include "base/cuda_error.h"
 #include "ops/launch_cuda.cuh"
+#include "ops/matmul/f8_rows_cuda.h"
 #include "ops/matmul/prompt_epilogue.cuh"
 #include "ops/moe/expert_lists_cuda.h"
 #include "ops/moe/prompt_experts_cuda.h"
+#include "ops/sm90/tensor_map.h"
 
 namespace qnext::ops::cuda {
 
@@ -34,7 +36,6 @@ constexpr int expert_copying_registers = 40;
 // The copying warpgroup's warps: two gather rows, one takes tiles, one copies weights.
 constexpr int gathering_warps = 2;
 constexpr int gathering_threads = gathering_warps * warp_lanes;
-constexpr int row_chunks = row_bytes / 16;
 // A stage's gathered rows are announced when two more stages have been asked for.
 constexpr int stages_in_flight = 2;
 // Tiles known ahead: one being stored, one multiplied, one copied, one looked up.
@@ -46,8 +47,13 @@ __host__ __device__ constexpr int rows_limit(PackedFormat format) {
   return format == PackedFormat::bf16 ? 160 : 192;
 }
 
-template <PackedFormat format>
-using ExpertStages = Stages<format, rows_limit(format)>;
+// How both operands lie.
+template <PackedFormat format_, RowFormat row_format_>
+struct Kind {
+  static constexpr PackedFormat format = format_;
+  static constexpr RowFormat row_format = row_format_;
+  using Stages = prompt::Stages<format, row_format, rows_limit(format)>;
+};
 
 // Up to `rows` rows of an expert's list, from pair[first] on; size: the N of its products.
 struct RowTile {
@@ -65,10 +71,10 @@ struct TileSlot {
   RowTile tile;
   int32_t feature_tile;  // -1: no more work
   int32_t pair[most_tile_rows];
-  uint32_t x_row[most_tile_rows];  // where its row of x begins, in units of 8 values
+  uint32_t x_row[most_tile_rows];         // where its row of x begins, in units of 16 bytes
+  alignas(8) float unit[most_tile_rows];  // of that row, where it is of e4m3
 };
 
-template <PackedFormat format>
 struct ExpertShared {
   TileSlot slot[tile_slots];
   Barrier full[tile_slots], empty[tile_slots];
@@ -78,6 +84,7 @@ struct ExpertWeights {
   Weights first;  // of expert 0
   int64_t expert_bytes = 0, expert_scales = 0;
 
+  ExpertWeights() = default;
   explicit ExpertWeights(const PackedMatrix& matrix)
       : first(matrix), expert_bytes(matrix.bytes()), expert_scales(matrix.scale_count()) {}
   __device__ Weights of(int expert) const {
@@ -90,15 +97,18 @@ struct ExpertWeights {
 
 struct GroupedProduct {
   ExpertWeights weights;
-  const Bf16* x;  // gate_up: [rows, columns]; down: [pairs, columns] in list order
-  int64_t x_stride;
-  int columns;
-  Bf16* y;  // gate_up: [pairs, features] in list order; down: [pairs, features]
-  int64_t y_stride;
-  int features;  // of y
-  int feature_tiles;
-  int slots;
-  const int32_t* pair;
+  // gate_up: [rows, columns]; down: [pairs, columns] in list order.
+  const std::byte* x = nullptr;
+  int64_t x_row_bytes = 0;        // from row to row
+  int x_bytes = 0;                // of a row: what lies behind them counts as zeros
+  const float* x_unit = nullptr;  // [rows] or [pairs], of rows of e4m3
+  Bf16* y = nullptr;  // gate_up: [pairs, features] in list order; down: [pairs, features]
+  int64_t y_stride = 0;
+  int features = 0;  // of y
+  int feature_tiles = 0;
+  int slots = 0;
+  int experts = 0;
+  const int32_t* pair = nullptr;
   TileList list;
 };
 
@@ -153,7 +163,7 @@ __global__ void __launch_bounds__(list_threads)
 // --- Copying -----------------------------------------------------------------------------------
 
 // 16 bytes, of which all but the first `bytes` come as zeros.
-__device__ void copy_chunk(uint32_t to, const Bf16* from, int bytes) {
+__device__ void copy_chunk(uint32_t to, const std::byte* from, int bytes) {
   // Nothing here reads what it writes before a barrier: no "memory", so loads may move across.
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
 }
@@ -166,12 +176,12 @@ __device__ void wait_for_copies() {
 }
 
 // A gathering warp's way through the ring: stages asked for, and stages announced as full.
-template <PackedFormat format>
+template <typename Stages>
 struct Gathering {
-  Position<ExpertStages<format>::count> asked, announced;
+  Position<Stages::count> asked, announced;
   int outstanding = 0;
 
-  __device__ void announce(const ExpertStages<format>& stages) {
+  __device__ void announce(const Stages& stages) {
     sm90::publish_to_products();
     __syncwarp();
     if (threadIdx.x % warp_lanes == 0) sm90::arrive(&stages.control->full[announced.stage]);
@@ -180,36 +190,44 @@ struct Gathering {
   }
 };
 
-// A pass of the gathering threads copies 8 rows. The slot's x_row says where they are.
-constexpr int rows_a_pass = gathering_threads / row_chunks;
-static_assert(rows_a_pass == 8, "so that a thread's rows have one row % 8, and one swizzle");
+// The place of a row's chunk of 16 bytes in the swizzle of its format.
+__device__ constexpr int swizzled_chunk(RowFormat format, int row, int chunk) {
+  return format == RowFormat::bf16 ? chunk ^ row % 8 : chunk ^ row / 2 % 4;
+}
 
-template <PackedFormat format>
-__device__ void gather_rows(const ExpertStages<format>& stages, const GroupedProduct& product,
-                            const TileSlot& slot, Gathering<format>& gathering) {
+// A pass of the gathering threads copies 8 rows, or 16 of e4m3. The slot's x_row says where they
+// are.
+template <typename Stages>
+__device__ void gather_rows(const Stages& stages, const GroupedProduct& product,
+                            const TileSlot& slot, Gathering<Stages>& gathering) {
+  constexpr int row_bytes = Stages::row_bytes;
+  constexpr int row_chunks = row_bytes / 16;
+  constexpr int rows_a_pass = gathering_threads / row_chunks;
+  static_assert(rows_a_pass % 8 == 0, "so that a thread's rows have one swizzle");
   const int thread = static_cast<int>(threadIdx.x) % group_threads;
   const int chunk = thread % row_chunks, first_row = thread / row_chunks;
   const uint32_t* x_row = slot.x_row + first_row;
   const int size = slot.tile.size;
-  const uint32_t place = first_row * row_bytes + ((chunk ^ first_row) << 4);
-  for (int k = 0; k < stages_of<format>(product.weights.first.column_tiles); ++k) {
-    const int column = k * static_cast<int>(tile_columns) + chunk * 8;
-    const int bytes = max(0, min(16, 2 * (product.columns - column)));
-    const Bf16* from = product.x + (bytes > 0 ? column : 0);
+  const uint32_t place =
+      first_row * row_bytes + (swizzled_chunk(Stages::row_format, first_row, chunk) << 4);
+  for (int k = 0; k < stages_of<Stages::format>(product.weights.first.column_tiles); ++k) {
+    const int at = k * row_bytes + chunk * 16;
+    const int bytes = max(0, min(16, product.x_bytes - at));
+    const std::byte* from = product.x + (bytes > 0 ? at : 0);
     auto& asked = gathering.asked;
     sm90::wait(&stages.control->empty[asked.stage], asked.parity ^ 1);
     const uint32_t to = sm90::shared_address(stages.rows(asked.stage)) + place;
 #pragma unroll
-    for (int first = 0; first < rows_limit(format); first += size_step) {
+    for (int first = 0; first < rows_limit(Stages::format); first += size_step) {
       if (first >= size) break;
-      // Four places are looked up together: one after the other, each would wait for its own.
+      // Several places are looked up together: one after the other, each would wait for its own.
       uint32_t from_row[size_step / rows_a_pass];
 #pragma unroll
       for (int i = 0; i < size_step / rows_a_pass; ++i)
         from_row[i] = x_row[first + i * rows_a_pass];
 #pragma unroll
       for (int i = 0; i < size_step / rows_a_pass; ++i)
-        copy_chunk(to + (first + i * rows_a_pass) * row_bytes, from + int64_t{from_row[i]} * 8,
+        copy_chunk(to + (first + i * rows_a_pass) * row_bytes, from + int64_t{from_row[i]} * 16,
                    bytes);
     }
     commit_copies();
@@ -222,11 +240,11 @@ __device__ void gather_rows(const ExpertStages<format>& stages, const GroupedPro
 }
 
 // By one warp: takes tiles until there are none, ahead of the others, and tells them.
-template <PackedFormat format, Part part>
-__device__ void take_tiles(ExpertShared<format>& shared, const GroupedProduct& product) {
+template <RowFormat row_format, Part part>
+__device__ void take_tiles(ExpertShared& shared, const GroupedProduct& product) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const int work = *product.list.count * product.feature_tiles;
-  const auto eighths = static_cast<uint32_t>(product.x_stride / 8);
+  const auto chunks = static_cast<uint32_t>(product.x_row_bytes / 16);
   int32_t* taken = product.list.taken + (part == Part::down);
   Position<tile_slots> at;
   for (bool more = true; more; at.advance()) {
@@ -241,7 +259,9 @@ __device__ void take_tiles(ExpertShared<format>& shared, const GroupedProduct& p
         const int place = tile.first + min(row, tile.rows - 1);
         const int pair = product.pair[place];
         slot.pair[row] = pair;
-        slot.x_row[row] = (part == Part::gate_up ? pair / product.slots : place) * eighths;
+        const int x_row = part == Part::gate_up ? pair / product.slots : place;
+        slot.x_row[row] = x_row * chunks;
+        if constexpr (row_format == RowFormat::f8) slot.unit[row] = product.x_unit[x_row];
       }
     }
     if (lane == 0) slot.feature_tile = more ? mine % product.feature_tiles : -1;
@@ -251,16 +271,16 @@ __device__ void take_tiles(ExpertShared<format>& shared, const GroupedProduct& p
 }
 
 // By the gathering warps: brings the rows of the tiles taken.
-template <PackedFormat format>
-__device__ void gather_tiles(const ExpertStages<format>& stages, ExpertShared<format>& shared,
+template <typename Stages>
+__device__ void gather_tiles(const Stages& stages, ExpertShared& shared,
                              const GroupedProduct& product) {
   Position<tile_slots> at;
-  Gathering<format> gathering;
+  Gathering<Stages> gathering;
   for (;;) {
     sm90::wait(&shared.full[at.stage], at.parity);
     const TileSlot& slot = shared.slot[at.stage];
     if (slot.feature_tile < 0) break;
-    gather_rows<format>(stages, product, slot, gathering);
+    gather_rows(stages, product, slot, gathering);
     __syncwarp();
     if (threadIdx.x % warp_lanes == 0) sm90::arrive(&shared.empty[at.stage]);
     at.advance();
@@ -270,11 +290,11 @@ __device__ void gather_tiles(const ExpertStages<format>& stages, ExpertShared<fo
 }
 
 // By one warp: brings the weights of the tiles taken.
-template <PackedFormat format>
-__device__ void copy_tiles(const ExpertStages<format>& stages, ExpertShared<format>& shared,
-                           const GroupedProduct& product) {
+template <typename Stages>
+__device__ void copy_tiles(const Stages& stages, ExpertShared& shared,
+                           const GroupedProduct& product, const CUtensorMap& map) {
   Position<tile_slots> slot;
-  Position<ExpertStages<format>::count> at;
+  Position<Stages::count> at;
   for (;;) {
     sm90::wait(&shared.full[slot.stage], slot.parity);
     const int expert = shared.slot[slot.stage].tile.expert;
@@ -282,8 +302,11 @@ __device__ void copy_tiles(const ExpertStages<format>& stages, ExpertShared<form
     __syncwarp();
     if (threadIdx.x % warp_lanes == 0) sm90::arrive(&shared.empty[slot.stage]);
     if (feature_tile < 0) return;
-    copy_weights<format>(stages, at, product.weights.of(expert), feature_tile * tile_strips, 0,
-                         [](int, int) {});
+    const int first_strip = feature_tile * tile_strips;
+    copy_weights(
+        stages, at, product.weights.of(expert), first_strip, &map,
+        expert * product.weights.first.strips + first_strip, [](bool) { return 0; },
+        [](int, int, bool) {});
     slot.advance();
   }
 }
@@ -321,15 +344,14 @@ __device__ void store_gated(const float (&sum)[blocks_a_thread][N / 2], Bf16* y,
   }
 }
 
-template <PackedFormat format, Part part, int N>
-__device__ void multiply_and_store(const ExpertStages<format>& stages,
-                                   Position<ExpertStages<format>::count>& at,
+template <Part part, int N, typename Stages>
+__device__ void multiply_and_store(const Stages& stages, Position<Stages::count>& at,
                                    const GroupedProduct& product, const TileSlot& slot) {
   const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const int first_strip = warp * blocks_a_thread;
   float sum[blocks_a_thread][N / 2];
-  multiply_tile<format, N>(stages, at, product.weights.first.column_tiles, first_strip, sum);
+  multiply_tile<N>(stages, at, product.weights.first.column_tiles, first_strip, slot.unit, sum);
   const int strip = slot.feature_tile * tile_strips + first_strip;
   const int rows = slot.tile.rows;
   if constexpr (part == Part::gate_up) {
@@ -344,45 +366,44 @@ __device__ void multiply_and_store(const ExpertStages<format>& stages,
 }
 
 // With the tile's size out of `size, larger...`.
-template <PackedFormat format, Part part, int size, int... larger>
-__device__ void multiply_size(const ExpertStages<format>& stages,
-                              Position<ExpertStages<format>::count>& at,
+template <Part part, int size, int... larger, typename Stages>
+__device__ void multiply_size(const Stages& stages, Position<Stages::count>& at,
                               const GroupedProduct& product, const TileSlot& slot, int tile_size) {
   if constexpr (sizeof...(larger) == 0) {
-    multiply_and_store<format, part, size>(stages, at, product, slot);
+    multiply_and_store<part, size>(stages, at, product, slot);
   } else {
     if (tile_size == size)
-      multiply_and_store<format, part, size>(stages, at, product, slot);
+      multiply_and_store<part, size>(stages, at, product, slot);
     else
-      multiply_size<format, part, larger...>(stages, at, product, slot, tile_size);
+      multiply_size<part, larger...>(stages, at, product, slot, tile_size);
   }
 }
 
-template <PackedFormat format, Part part>
-__device__ void multiply_tiles(const ExpertStages<format>& stages, ExpertShared<format>& shared,
+template <Part part, typename Stages>
+__device__ void multiply_tiles(const Stages& stages, ExpertShared& shared,
                                const GroupedProduct& product) {
   Position<tile_slots> ring;
-  Position<ExpertStages<format>::count> at;
+  Position<Stages::count> at;
   for (;;) {
     sm90::wait(&shared.full[ring.stage], ring.parity);
     const TileSlot& slot = shared.slot[ring.stage];
     if (slot.feature_tile < 0) return;
-    if constexpr (rows_limit(format) == 160)
-      multiply_size<format, part, 32, 64, 96, 128, 160>(stages, at, product, slot, slot.tile.size);
+    if constexpr (rows_limit(Stages::format) == 160)
+      multiply_size<part, 32, 64, 96, 128, 160>(stages, at, product, slot, slot.tile.size);
     else
-      multiply_size<format, part, 32, 64, 96, 128, 160, 192>(stages, at, product, slot,
-                                                             slot.tile.size);
+      multiply_size<part, 32, 64, 96, 128, 160, 192>(stages, at, product, slot, slot.tile.size);
     __syncwarp();
     if (threadIdx.x % warp_lanes == 0) sm90::arrive(&shared.empty[ring.stage]);
     ring.advance();
   }
 }
 
-template <PackedFormat format, Part part>
-__global__ void __launch_bounds__(threads, 1) experts_kernel(const GroupedProduct product) {
+template <typename Kind, Part part>
+__global__ void __launch_bounds__(threads, 1)
+    experts_kernel(const GroupedProduct product, const __grid_constant__ CUtensorMap map) {
   extern __shared__ std::byte dynamic[];
-  __shared__ ExpertShared<format> shared;
-  const ExpertStages<format> stages(dynamic);
+  __shared__ ExpertShared shared;
+  const typename Kind::Stages stages(dynamic);
   if (threadIdx.x == 0) {
     for (int i = 0; i < tile_slots; ++i) {
       sm90::set_up(&shared.full[i], 1);
@@ -398,14 +419,14 @@ __global__ void __launch_bounds__(threads, 1) experts_kernel(const GroupedProduc
   if (warp >= multiplying_warps) {
     sm90::give_registers_back<expert_copying_registers>();
     if (warp < multiplying_warps + gathering_warps)
-      gather_tiles<format>(stages, shared, product);
+      gather_tiles(stages, shared, product);
     else if (warp == multiplying_warps + gathering_warps)
-      take_tiles<format, part>(shared, product);
+      take_tiles<Kind::row_format, part>(shared, product);
     else
-      copy_tiles<format>(stages, shared, product);
+      copy_tiles(stages, shared, product, map);
   } else {
     sm90::take_registers<expert_multiplying_registers>();
-    multiply_tiles<format, part>(stages, shared, product);
+    multiply_tiles<part>(stages, shared, product);
   }
 }
 
@@ -455,12 +476,14 @@ int64_t rounded_up(int64_t value, int64_t to) {
 struct Workspace {
   void* lists;
   TileList tiles;
-  Bf16* act;   // [pairs, act_stride] in list order
-  Bf16* down;  // [pairs, down_stride]
+  Bf16* act;            // [pairs, act_stride] in list order
+  Bf16* down;           // [pairs, down_stride]
+  F8Rows x_f8, act_f8;  // of the products of e4m3
   int64_t act_stride, down_stride;
   size_t bytes;
 
-  Workspace(const PackedExperts& experts, int64_t pairs, void* memory)
+  Workspace(const PackedExperts& experts, int64_t rows, int64_t pairs, Activations activations,
+            void* memory)
       : act_stride(rounded_up(experts.width, 8)), down_stride(rounded_up(experts.hidden, 8)) {
     size_t used = 0;
     const auto take = [&](size_t size) {
@@ -475,65 +498,99 @@ struct Workspace {
     tiles.taken = tiles.count + 1;
     act = static_cast<Bf16*>(take(static_cast<size_t>(pairs * act_stride) * sizeof(Bf16)));
     down = static_cast<Bf16*>(take(static_cast<size_t>(pairs * down_stride) * sizeof(Bf16)));
+    const auto take_f8 = [&](int64_t count, int64_t columns) {
+      F8Rows to;
+      to.stride = f8_columns(columns);
+      to.values = static_cast<uint8_t*>(take(static_cast<size_t>(count * to.stride)));
+      to.unit = static_cast<float*>(take(static_cast<size_t>(count) * sizeof(float)));
+      return to;
+    };
+    if (activations == Activations::f8) {
+      x_f8 = take_f8(rows, experts.hidden);
+      act_f8 = take_f8(pairs, experts.width);
+    }
     bytes = used;
   }
 };
 
-template <PackedFormat format, Part part>
+template <PackedFormat format, RowFormat row_format, Part part>
 void launch(cudaStream_t stream, const GroupedProduct& product) {
+  using Kind = Kind<format, row_format>;
+  const Weights& weights = product.weights.first;
+  const CUtensorMap map = sm90::map_tiles(weights.tiles, tile_bytes(format), weights.column_tiles,
+                                          int64_t{weights.strips} * product.experts, tile_strips);
   launch_overlapped(part == Part::gate_up ? "prompt_experts gate_up" : "prompt_experts down",
-                    experts_kernel<format, part>, static_cast<unsigned>(processor_count()), threads,
-                    ExpertStages<format>::shared_bytes, stream, product);
+                    experts_kernel<Kind, part>, static_cast<unsigned>(processor_count()), threads,
+                    Kind::Stages::shared_bytes, stream, product, map);
 }
 
 template <Part part>
 void launch_product(cudaStream_t stream, PackedFormat format, const GroupedProduct& product) {
+  if (product.x_unit) return launch<PackedFormat::f8, RowFormat::f8, part>(stream, product);
   switch (format) {
     case PackedFormat::bf16:
-      return launch<PackedFormat::bf16, part>(stream, product);
+      return launch<PackedFormat::bf16, RowFormat::bf16, part>(stream, product);
     case PackedFormat::f8:
-      return launch<PackedFormat::f8, part>(stream, product);
+      return launch<PackedFormat::f8, RowFormat::bf16, part>(stream, product);
     case PackedFormat::q4:
-      return launch<PackedFormat::q4, part>(stream, product);
+      return launch<PackedFormat::q4, RowFormat::bf16, part>(stream, product);
   }
 }
 
-GroupedProduct grouped(const PackedMatrix& matrix, const ExpertLists& lists, int64_t slots,
-                       const TileList& tiles) {
-  GroupedProduct product{ExpertWeights(matrix), nullptr, 0, 0, nullptr, 0, 0, 0, 0, nullptr, tiles};
-  product.columns = static_cast<int>(matrix.columns);
+// Of `matrix` and the rows of x, as they are or rounded to to.values.
+GroupedProduct grouped(cudaStream_t stream, const PackedMatrix& matrix, int experts,
+                       const ExpertLists& lists, int64_t slots, const TileList& tiles,
+                       const Bf16* x, int64_t x_stride, int64_t rows, const F8Rows& to) {
+  GroupedProduct product;
+  product.weights = ExpertWeights(matrix);
+  product.list = tiles;
   product.feature_tiles = (product.weights.first.strips + tile_strips - 1) / tile_strips;
   product.slots = static_cast<int>(slots);
   product.pair = lists.pair;
+  product.experts = experts;
+  if (to.values) {
+    round_rows_to_f8(stream, x, x_stride, rows, matrix.columns, to);
+    product.x = reinterpret_cast<const std::byte*>(to.values);
+    product.x_row_bytes = to.stride;
+    product.x_bytes = static_cast<int>(to.stride);
+    product.x_unit = to.unit;
+  } else {
+    product.x = reinterpret_cast<const std::byte*>(x);
+    product.x_row_bytes = 2 * x_stride;
+    product.x_bytes = static_cast<int>(2 * matrix.columns);
+  }
   return product;
 }
 
 }  // namespace
 
-size_t prompt_experts_bytes(const PackedExperts& experts, int64_t rows, int64_t slots) {
-  return Workspace(experts, rows * slots, nullptr).bytes;
+size_t prompt_experts_bytes(const PackedExperts& experts, int64_t rows, int64_t slots,
+                            Activations activations) {
+  return Workspace(experts, rows, rows * slots, activations, nullptr).bytes;
 }
 
 void prompt_experts(cudaStream_t stream, const Bf16* x, int64_t x_stride, int64_t rows,
                     const PackedExperts& experts, const int32_t* ids, const float* weights,
-                    int64_t slots, float* y, int64_t y_stride, void* workspace) {
+                    int64_t slots, Activations activations, float* y, int64_t y_stride,
+                    void* workspace) {
+  if (activations == Activations::f8 && experts.format != PackedFormat::f8)
+    fail_cuda("rows of e4m3 are multiplied with f8 weights only");
   if (rows == 0) return;
-  const Workspace own(experts, rows * slots, workspace);
+  const Workspace own(experts, rows, rows * slots, activations, workspace);
   const ExpertLists lists = list_experts(stream, ids, rows, slots, experts.experts, own.lists);
   launch_overlapped("prompt_experts tiles", list_tiles, 1, list_threads, 0, stream, lists.offsets,
                     static_cast<int>(experts.experts), rows_limit(experts.format), own.tiles);
 
-  GroupedProduct gate_up = grouped(experts.gate_up(0), lists, slots, own.tiles);
-  gate_up.x = x;
-  gate_up.x_stride = x_stride;
+  const auto all = static_cast<int>(experts.experts);
+  GroupedProduct gate_up = grouped(stream, experts.gate_up(0), all, lists, slots, own.tiles, x,
+                                   x_stride, rows, own.x_f8);
   gate_up.y = own.act;
   gate_up.y_stride = own.act_stride;
   gate_up.features = static_cast<int>(experts.width);
   launch_product<Part::gate_up>(stream, experts.format, gate_up);
 
-  GroupedProduct down = grouped(experts.down(0), lists, slots, own.tiles);
-  down.x = own.act;
-  down.x_stride = own.act_stride;
+  GroupedProduct down = grouped(stream, experts.down(0), all, lists, slots, own.tiles, own.act,
+                                own.act_stride, rows * slots, own.act_f8);
   down.y = own.down;
   down.y_stride = own.down_stride;
   down.features = static_cast<int>(experts.hidden);

@@ -1,11 +1,16 @@
 // Matrix products of a warpgroup: wgmma with A from registers and B from shared memory.
 //
 //   d[64, N] (+)= a[64, 16] b[N, 16]^T     bf16 operands, fp32 sums
+//   d[64, N] (+)= a[64, 32] b[N, 32]^T     e4m3 operands, sums of 13 bits behind the leading one
 //
 // Lane l = 4 g + t of warp w (of the four) holds of row 16 w + g: d[4 j], d[4 j + 1] = columns
 // 8 j + 2 t and the next; d[4 j + 2], d[4 j + 3] = the same columns of row 16 w + g + 8. Its a[] is
 // the fragment of packed_matrix_cuda.h. b lies as the copy engine's 128-byte swizzle writes rows of
 // 64 values: row n's 16-byte chunk c at 128 n + 16 (c ^ n % 8), from a multiple of 1024 bytes on.
+//
+// e4m3: a[0] and a[2] are columns 4 t to 4 t + 3 and those 16 further of row 16 w + g, a[1] and
+// a[3] the same of row 16 w + g + 8. b lies as the 64-byte swizzle writes rows of 64 values: row
+// n's chunk c at 64 n + 16 (c ^ n / 2 % 4), from a multiple of 512 bytes on.
 //
 // The product runs on its own: until wait_for_products() d and a may be neither read nor written.
 #pragma once
@@ -45,6 +50,15 @@ inline __device__ uint64_t swizzled_rows(const void* rows) {
          swizzle_128 << 62;
 }
 
+// The same for rows of 64 bytes, groups of 8 rows 512 bytes apart, 64-byte swizzle. 32 columns of
+// e4m3 further: + 2.
+inline __device__ uint64_t swizzled_rows_64(const void* rows) {
+  constexpr uint64_t group_stride = 512 / 16;
+  constexpr uint64_t swizzle_64 = 2;
+  return (shared_address(rows) & 0x3FFFFu) >> 4 | uint64_t{1} << 16 | group_stride << 32 |
+         swizzle_64 << 62;
+}
+
 // Registers may be changed by a warpgroup as a whole, all of its warps together.
 template <int count>
 __device__ void give_registers_back() {
@@ -55,10 +69,13 @@ __device__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-// d = (accumulate ? d : 0) + a b^T.
+// d = (accumulate ? d : 0) + a b^T, of bf16 and of e4m3.
 template <int N>
 __device__ void multiply_rows(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
                               int accumulate);
+template <int N>
+__device__ void multiply_rows_f8(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
+                                 int accumulate);
 
 #define QNEXT_R0 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define QNEXT_R1 "%8, %9, %10, %11, %12, %13, %14, %15"
@@ -76,22 +93,25 @@ __device__ void multiply_rows(float (&d)[N / 2], const uint32_t (&a)[4], uint64_
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 // `registers`: the placeholders of d; a0..p: those of a, b and accumulate behind them.
-#define QNEXT_MULTIPLY_ROWS(N, registers, a0, a1, a2, a3, b0, p, ...)                            \
-  template <>                                                                                    \
-  __device__ inline void multiply_rows<N>(float(&d)[N / 2], const uint32_t(&a)[4], uint64_t b,   \
-                                          int accumulate) {                                      \
-    asm volatile(                                                                                \
-        "{\n"                                                                                    \
-        ".reg .pred p;\n"                                                                        \
-        "setp.ne.b32 p, " p                                                                      \
-        ", 0;\n"                                                                                 \
-        "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" registers "}, {" a0 ", " a1 \
-        ", " a2 ", " a3 "}, " b0                                                                 \
-        ", p, 1, 1, 0;\n"                                                                        \
-        "}\n"                                                                                    \
-        : __VA_ARGS__                                                                            \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                  \
+#define QNEXT_MULTIPLY(function, kind, flags, N, registers, a0, a1, a2, a3, b0, p, ...)      \
+  template <>                                                                                \
+  __device__ inline void function<N>(float(&d)[N / 2], const uint32_t(&a)[4], uint64_t b,    \
+                                     int accumulate) {                                       \
+    asm volatile(                                                                            \
+        "{\n"                                                                                \
+        ".reg .pred p;\n"                                                                    \
+        "setp.ne.b32 p, " p                                                                  \
+        ", 0;\n"                                                                             \
+        "wgmma.mma_async.sync.aligned.m64n" #N kind " {" registers "}, {" a0 ", " a1 ", " a2 \
+        ", " a3 "}, " b0 ", p, " flags                                                       \
+        ";\n"                                                                                \
+        "}\n"                                                                                \
+        : __VA_ARGS__                                                                        \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));              \
   }
+#define QNEXT_MULTIPLY_ROWS(...)                                             \
+  QNEXT_MULTIPLY(multiply_rows, "k16.f32.bf16.bf16", "1, 1, 0", __VA_ARGS__) \
+  QNEXT_MULTIPLY(multiply_rows_f8, "k32.f32.e4m3.e4m3", "1, 1", __VA_ARGS__)
 QNEXT_MULTIPLY_ROWS(32, QNEXT_R0 ", " QNEXT_R1, "%16", "%17", "%18", "%19", "%20", "%21",
                     QNEXT_D8(0), QNEXT_D8(8))
 QNEXT_MULTIPLY_ROWS(64, QNEXT_R0 ", " QNEXT_R1 ", " QNEXT_R2 ", " QNEXT_R3, "%32", "%33", "%34",
@@ -120,6 +140,7 @@ QNEXT_MULTIPLY_ROWS(192,
                     QNEXT_D8(16), QNEXT_D8(24), QNEXT_D8(32), QNEXT_D8(40), QNEXT_D8(48),
                     QNEXT_D8(56), QNEXT_D8(64), QNEXT_D8(72), QNEXT_D8(80), QNEXT_D8(88))
 #undef QNEXT_MULTIPLY_ROWS
+#undef QNEXT_MULTIPLY
 #undef QNEXT_D8
 #undef QNEXT_R0
 #undef QNEXT_R1
