@@ -81,9 +81,15 @@ class ChunkRing {
   }
   __device__ void issue_nothing() { close(); }
 
-  // The oldest chunk, here and readable until the next issue().
-  __device__ const std::byte* wait(float4& scale) {
-    if constexpr (scaled) wait_small_copies<depth - 1>();
+  // The oldest chunk, here and readable until the next issue(). full: no slot is free, so that of
+  // the groups of small copies the oldest one of `depth` is wanted.
+  __device__ const std::byte* wait(float4& scale, bool full = true) {
+    if constexpr (scaled) {
+      if (full)
+        wait_small_copies<depth - 1>();
+      else
+        wait_small_copies<0>();
+    }
     sm90::wait(&memory_.full[oldest_], parity_);
     if constexpr (scaled) {
       __syncwarp();

@@ -83,8 +83,10 @@ class GateUpStream {
     }
   }
   __device__ const std::byte* wait(float4& scale) {
+    // While the others are not listed nothing is issued behind the shared expert's last chunks.
+    const bool full = issued_ - read_ == ring_.depth;
     ++read_;
-    return ring_.wait(scale);
+    return ring_.wait(scale, full);
   }
 
  private:
