@@ -89,7 +89,8 @@ void decode(const BlockQ6_K& block, float* values) {
     const int half = i / 128, j = i % 128 / 32, at = i % 32;
     const int low = block.qs[64 * half + 32 * (j % 2) + at] >> (j / 2 * 4) & 15;
     const int high = block.high[32 * half + at] >> (2 * j) & 3;
-    const float scale = d * static_cast<float>(block.scales[i / 16]);
+    const int8_t factor = block.scales[i / 16];
+    const float scale = d * static_cast<float>(factor);
     values[i] = scale * static_cast<float>((low | high << 4) - 32);
   }
 }
