@@ -23,6 +23,18 @@ __device__ inline void let_next_kernel_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
+// Of this process's GPU.
+inline int multiprocessors() {
+  static const int count = [] {
+    int device = 0, found = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device),
+               "cudaDeviceGetAttribute");
+    return found;
+  }();
+  return count;
+}
+
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...), allowed to start early. Raises the
 // kernel's limit of dynamic shared memory where it is above 48 KB.
 template <typename... Parameters, typename... Arguments>

@@ -16,10 +16,13 @@
 #include "ops/gated_delta/decode_delta_row.cuh"
 #include "ops/gated_delta/delta_tiles.cuh"
 #include "ops/launch_cuda.cuh"
+#include "ops/sm90/bulk_copy.cuh"
 
 namespace qnext::ops::cuda {
 
 namespace {
+
+using sm90::Place;
 
 constexpr int head_dim = 128;  // of keys and of values
 constexpr int slices = head_dim / slice_columns;
@@ -60,16 +63,6 @@ struct Shared {
   float recalled[2][slices][slice_warps][2][slice_columns];
   uint64_t full[slots], empty[slots];
   uint64_t ready[prepared_rows], used[prepared_rows];
-};
-
-struct Place {
-  int at = 0;
-  uint32_t parity = 0;
-  __device__ void advance(int count) {
-    if (++at < count) return;
-    at = 0;
-    parity ^= 1;
-  }
 };
 
 // The key heads of sequences, in that order, that a block takes.
@@ -401,17 +394,6 @@ template <typename State>
 void launch(cudaStream_t stream, const DeltaArguments& arguments, unsigned blocks) {
   launch_overlapped("decode_delta of many sequences", decode_many_kernel<State>, blocks, threads,
                     sizeof(Shared<State>), stream, arguments);
-}
-
-int multiprocessors() {
-  static const int count = [] {
-    int device = 0, found = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device),
-               "cudaDeviceGetAttribute");
-    return found;
-  }();
-  return count;
 }
 
 }  // namespace

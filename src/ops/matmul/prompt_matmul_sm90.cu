@@ -42,15 +42,6 @@ __device__ Tile tile_of(const Product& product, int index) {
   return {first + within % width, within / width};
 }
 
-__device__ void copy_rows(void* to, const CUtensorMap* map, int column, int row,
-                          sm90::Barrier* barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3}], [%4];" ::"r"(sm90::shared_address(to)),
-      "l"(map), "r"(column), "r"(row), "r"(sm90::shared_address(barrier))
-      : "memory");
-}
-
 template <int N>
 __device__ void store_tile(const Product& product, Tile tile, int first_strip,
                            const float (&sum)[blocks_a_thread][N / 2]) {
@@ -104,8 +95,8 @@ __global__ void __launch_bounds__(threads, 1)
           [&](bool last) { return N * Stages::row_bytes + (last ? unit_bytes : 0); },
           [&](int stage, int k, bool last) {
             Barrier* full = &stages.control->full[stage];
-            copy_rows(stages.rows(stage), &map, k * static_cast<int>(tile_columns), first_row,
-                      full);
+            sm90::copy_box(stages.rows(stage), &map, k * static_cast<int>(tile_columns), first_row,
+                           full);
             if (last && unit_bytes > 0)
               sm90::bulk_copy(stages.control->unit[stage], product.unit + first_row,
                               static_cast<uint32_t>(unit_bytes), full);
@@ -141,7 +132,7 @@ void launch(cudaStream_t stream, const Rows& x, int64_t columns, Product product
   product.row_tiles = (product.rows + N - 1) / N;
   const int tiles = product.row_tiles * product.feature_tiles;
   launch_overlapped("prompt_matmul", prompt_matmul_kernel<format, row_format, N>,
-                    static_cast<unsigned>(std::min(tiles, processor_count())), threads,
+                    static_cast<unsigned>(std::min(tiles, multiprocessors())), threads,
                     Stages<format, row_format>::shared_bytes, stream, product, map, weight_map);
 }
 
@@ -153,7 +144,7 @@ int choose_rows(int rows, int feature_tiles) {
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int n : {192, 160, 128, 64}) {
     const int64_t tiles = int64_t{(rows + n - 1) / n} * feature_tiles;
-    const int64_t cost = (tiles + processor_count() - 1) / processor_count() * (n + 96);
+    const int64_t cost = (tiles + multiprocessors() - 1) / multiprocessors() * (n + 96);
     if (cost >= least) continue;
     least = cost;
     best = n;

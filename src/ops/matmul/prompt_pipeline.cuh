@@ -36,6 +36,7 @@
 
 #include "base/cuda_error.h"
 #include "ops/activation/activation_device.h"
+#include "ops/launch_cuda.cuh"
 #include "ops/matmul/packed_tile.cuh"
 #include "ops/sm90/wgmma.cuh"
 
@@ -123,17 +124,6 @@ struct Stages {
     sm90::publish_barriers();
   }
 };
-
-inline int processor_count() {
-  static const int count = [] {
-    int device = 0, processors = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-               "counting processors");
-    return processors;
-  }();
-  return count;
-}
 
 // Where a warp stands in the ring of stages.
 template <int count>

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/launch_cuda.cuh"
 #include "ops/matmul/packed_tile.cuh"
 #include "ops/matmul/stream_matmul_cuda.h"
 #include "ops/sm90/bulk_copy.cuh"
@@ -39,19 +40,7 @@ int list_products(const StreamProduct* products, int count,
 void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,
                         const StreamProduct* products, int count);
 
-int multiprocessors();
-
-// A place in a ring, or of something that alternates.
-struct Place {
-  int at = 0;
-  uint32_t parity = 0;
-
-  __device__ void advance(int count) {
-    if (++at < count) return;
-    at = 0;
-    parity ^= 1;
-  }
-};
+using sm90::Place;
 
 // 8 bytes, arriving when cp.async's do.
 __device__ inline void copy_scale(float2* to, const float* from) {

@@ -379,17 +379,6 @@ int list_products(const StreamProduct* products, int count,
   return strips;
 }
 
-int multiprocessors() {
-  static const int count = [] {
-    int device = 0, value = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device),
-               "cudaDeviceGetAttribute");
-    return value;
-  }();
-  return count;
-}
-
 void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
                    const StreamProduct* products, int count) {
   if (rows == 0 || count == 0) return;

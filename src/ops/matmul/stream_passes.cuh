@@ -30,14 +30,6 @@ struct PassJob {
 bool wide_pays(const PassJob& job);
 void stream_matmul_wide(cudaStream_t stream, const PassJob& job, int64_t columns);
 
-__device__ inline void copy_box(void* to, const CUtensorMap* map, int column, int row,
-                                sm90::Barrier* barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3}], [%4];" ::"r"(sm90::shared_address(to)),
-      "l"(map), "r"(column), "r"(row), "r"(sm90::shared_address(barrier))
-      : "memory");
-}
 // By one lane: one run's columns of a pass of `rows` rows; what lies outside comes as zeros.
 __device__ inline void copy_run(std::byte* to, const CUtensorMap* map, const PassJob& job, int run,
                                 int first_row, int rows, sm90::Barrier* full) {
@@ -45,8 +37,8 @@ __device__ inline void copy_run(std::byte* to, const CUtensorMap* map, const Pas
   const int bytes = rows * box_row_bytes;
   sm90::arrive_expecting(full, static_cast<uint32_t>(tiles * bytes));
   for (int tile = 0; tile < tiles; ++tile)
-    copy_box(to + tile * bytes, map, run * run_columns + tile * static_cast<int>(tile_columns),
-             first_row, full);
+    sm90::copy_box(to + tile * bytes, map,
+                   run * run_columns + tile * static_cast<int>(tile_columns), first_row, full);
 }
 // Ordinary stores of earlier kernels before reads by the copy engine.
 __device__ inline void order_before_copies() {

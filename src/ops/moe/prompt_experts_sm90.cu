@@ -520,7 +520,7 @@ void launch(cudaStream_t stream, const GroupedProduct& product) {
   const CUtensorMap map = sm90::map_tiles(weights.tiles, tile_bytes(format), weights.column_tiles,
                                           int64_t{weights.strips} * product.experts, tile_strips);
   launch_overlapped(part == Part::gate_up ? "prompt_experts gate_up" : "prompt_experts down",
-                    experts_kernel<Kind, part>, static_cast<unsigned>(processor_count()), threads,
+                    experts_kernel<Kind, part>, static_cast<unsigned>(multiprocessors()), threads,
                     Kind::Stages::shared_bytes, stream, product, map);
 }
 

@@ -43,17 +43,6 @@ void carve(Carver& carver, const PackedExperts& experts, int64_t rows, int64_t s
   task.groups.count = carver.take<int32_t>(1);
 }
 
-int multiprocessors() {
-  static const int count = [] {
-    int device = 0, found = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device),
-               "cudaDeviceGetAttribute");
-    return found;
-  }();
-  return count;
-}
-
 template <typename Memory>
 size_t memory_of(const ExpertsTask& task) {
   Carver carver(nullptr);

@@ -7,6 +7,8 @@
 // returns once the phase of that parity is over.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 namespace qnext::ops::sm90 {
@@ -92,5 +94,28 @@ inline __device__ void bulk_copy_once(void* shared, const void* global, uint32_t
                                       Barrier* barrier) {
   bulk_copy(shared, global, bytes, barrier, read_once());
 }
+
+// A box of a tensor map (tensor_map.h) whose first value is at (column, row); what lies outside the
+// matrix comes as zeros.
+inline __device__ void copy_box(void* shared, const CUtensorMap* map, int column, int row,
+                                Barrier* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(shared)),
+      "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier))
+      : "memory");
+}
+
+// A place in a ring, or of something that alternates.
+struct Place {
+  int at = 0;
+  uint32_t parity = 0;
+
+  __device__ void advance(int count) {
+    if (++at < count) return;
+    at = 0;
+    parity ^= 1;
+  }
+};
 
 }  // namespace qnext::ops::sm90
