@@ -80,6 +80,11 @@ class CpuBackend final : public Backend {
     driver_.observe(observer);
   }
 
+  bool observe_inputs(InputObserver* observer) override {
+    forward_.observe_inputs(observer);
+    return true;
+  }
+
   const Traffic& traffic() const override { return forward_.traffic(); }
 
   double measure_read_bandwidth() override {
