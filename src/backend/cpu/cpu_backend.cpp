@@ -37,6 +37,7 @@ class CpuBackend final : public Backend {
                           page_tokens, weights_.bytes());
     capabilities_.relative_error +=
         cache_rounding_error(config_, capabilities_.has_mtp, options.kv_dtype);
+    capabilities_.answers_like_prompts = true;
   }
 
   const Config& config() const override { return config_; }
