@@ -33,10 +33,10 @@ class SquareSums final : public backend::InputObserver {
   Importance importance() const {
     Importance out;
     for (const auto& [first, sums] : sums_) {
+      const auto rows = static_cast<double>(sums.rows);
       std::vector<float> means(sums.squares.size());
-      std::ranges::transform(sums.squares, means.begin(), [&](double sum) {
-        return static_cast<float>(sum / static_cast<double>(sums.rows));
-      });
+      std::ranges::transform(sums.squares, means.begin(),
+                             [rows](double sum) { return static_cast<float>(sum / rows); });
       if (!std::ranges::all_of(means, [](float mean) { return std::isfinite(mean); }))
         fail("what {} reads of the calibration text is not a number everywhere", first);
       for (const std::string& weight : sums.weights) out.columns[weight] = means;
