@@ -12,8 +12,8 @@ using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::StartsWith;
 
-const std::vector<std::string> command_names = {"generate", "chat",   "tokenize", "render",
-                                                "inspect",  "verify", "bench",    "synth"};
+const std::vector<std::string> command_names = {
+    "generate", "chat", "tokenize", "render", "inspect", "verify", "bench", "perplexity", "synth"};
 
 TEST_F(Commands, HelpIsThereForAllWithExamples) {
   const Outcome all = run({"--help"});
@@ -214,6 +214,7 @@ TEST_F(Commands, InspectCountsWhatIsThere) {
   EXPECT_EQ(memory("kv_bytes", {"--context", "2048"}) * 2,
             memory("kv_bytes", {"--context", "4096"}));
   EXPECT_EQ(memory("kv_bytes", {"--kv-type", "bf16"}) * 2, memory("kv_bytes", {}));
+  EXPECT_EQ(memory("kv_bytes", {"--kv", "q8_0"}) * 128, memory("kv_bytes", {}) * 34);
   EXPECT_LT(memory("weights_bytes", {"--quantize", "q4_0"}),
             memory("weights_bytes", {"--quantize", "q8_0"}));
 }

@@ -174,6 +174,7 @@ Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize)
 MemoryNeeds memory_needs(const ModelFiles& files, const Inventory& inventory,
                          const MachineOptions& machine, const AnswerOptions& answer) {
   const bool with_mtp = answer.speculate > 0;
+  check_kv_dtype(files.config, machine.kv_dtype());
   backend::Capabilities capabilities;
   capabilities.page_tokens = backend::cpu::page_tokens;
   capabilities.page_bytes = kv_bytes_per_token(files.config, with_mtp, machine.kv_dtype()) *

@@ -142,6 +142,17 @@ class Observer {
                        const float* data) = 0;
 };
 
+// Sees what the matrices are multiplied with, for calibration.
+class InputObserver {
+ public:
+  virtual ~InputObserver() = default;
+  // x [rows, columns]: inputs of these weights, by their Hugging Face names, which all read the
+  // same rows. A matrix that a step multiplies comes once a step: an expert with the rows routed to
+  // it, lm_head with every row, whether or not logits were asked for.
+  virtual void inputs(std::span<const std::string> weights, int64_t rows, int64_t columns,
+                      const float* x) = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -169,6 +180,10 @@ class Backend {
   // For tests and `verify`: every later step shows its inner values (and computes logits for all
   // rows); null ends it. Costs time.
   virtual void observe(Observer* observer) = 0;
+
+  // Every later step shows its matrices' inputs; null ends it. Costs time. False: this backend
+  // cannot.
+  virtual bool observe_inputs(InputObserver* /*observer*/) { return false; }
 
   virtual const Traffic& traffic() const = 0;
 

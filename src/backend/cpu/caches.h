@@ -59,4 +59,7 @@ class StateSlots {
 
 ops::AttentionShape attention_shape(const Config& config);
 
+// What rounding keys and values to `dtype` adds to Capabilities::relative_error.
+double cache_rounding_error(const Config& config, bool with_mtp, DType dtype);
+
 }  // namespace qnext::backend::cpu

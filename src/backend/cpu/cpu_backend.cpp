@@ -35,6 +35,8 @@ class CpuBackend final : public Backend {
                                       pool_.size() == 1 ? "" : "s", isa_name(selected_isa())),
                           config_, weights_.model().mtp.has_value(), options.kv_dtype, DType::f32,
                           page_tokens, weights_.bytes());
+    capabilities_.relative_error +=
+        cache_rounding_error(config_, capabilities_.has_mtp, options.kv_dtype);
     capabilities_.answers_like_prompts = true;
   }
 
@@ -99,6 +101,11 @@ class CpuBackend final : public Backend {
     driver_.observe(observer);
   }
 
+  bool observe_inputs(InputObserver* observer) override {
+    forward_.observe_inputs(observer);
+    return true;
+  }
+
   const Traffic& traffic() const override { return forward_.traffic(); }
 
   double measure_read_bandwidth() override {
@@ -127,6 +134,7 @@ class CpuBackend final : public Backend {
 
 std::unique_ptr<Backend> make_cpu_backend(const Checkpoint& checkpoint, const Config& config,
                                           const CpuOptions& options) {
+  check_kv_dtype(config, options.kv_dtype);  // before weights are read
   return std::make_unique<CpuBackend>(checkpoint, config, options);
 }
 
