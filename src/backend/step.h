@@ -95,12 +95,14 @@ struct SequenceResult {
 
 // What a backend offers, fixed once loaded.
 struct Capabilities {
-  std::string device;  // "cpu, 2 threads, avx512"
-  int64_t page_tokens = 0;
+  std::string device;       // "cpu, 2 threads, avx512"
+  int64_t page_tokens = 0;  // a multiple of prompt_cut, unless bits depend on no cut at all
   size_t page_bytes = 0;    // one page over all attention layers
   size_t slot_bytes = 0;    // one state slot over all Gated DeltaNet layers
   size_t weight_bytes = 0;  // resident weights
   bool has_mtp = false;
+  // Rows of an answer have the bits that the same tokens would have as rows of a prompt.
+  bool answers_like_prompts = false;
   int32_t prefill_chunk = 512;  // prompt tokens in one step that make good use of the device
   // Error of one forward pass, relative to the largest value of a tensor, that the roundings of
   // this backend explain; where experts are chosen by a hair, in rows that met the same experts.
@@ -159,6 +161,10 @@ class Backend {
   // A slot's bytes out and in; the span is slot_bytes long.
   virtual void export_state(int32_t slot, std::span<std::byte> out) const = 0;
   virtual void import_state(int32_t slot, std::span<const std::byte> in) = 0;
+
+  // A page's bytes, of all layers, out and in; the span is page_bytes long.
+  virtual void export_page(int32_t page, std::span<std::byte> out) const = 0;
+  virtual void import_page(int32_t page, std::span<const std::byte> in) = 0;
 
   // For tests and `verify`: every later step shows its inner values (and computes logits for all
   // rows); null ends it. Costs time.

@@ -1,5 +1,7 @@
 #include "backend/cpu/caches.h"
 
+#include "base/error.h"
+
 namespace qnext::backend::cpu {
 
 ops::AttentionShape attention_shape(const Config& config) {
@@ -18,6 +20,12 @@ KvPages::KvPages(const Config& config, bool with_mtp, DType dtype, int32_t pages
 ops::KvCache KvPages::layer(int64_t index) {
   const size_t offset = static_cast<size_t>(index) * static_cast<size_t>(pages_) * page_bytes_;
   return {memory_.data() + offset, static_cast<int64_t>(page_bytes_), dtype_};
+}
+
+std::span<std::byte> KvPages::page(int64_t layer, int32_t page) {
+  QNEXT_CHECK(page >= 0 && page < pages_, "page {}", page);
+  const size_t index = static_cast<size_t>(layer) * static_cast<size_t>(pages_);
+  return {memory_.data() + (index + static_cast<size_t>(page)) * page_bytes_, page_bytes_};
 }
 
 StateSlots::StateSlots(const Config& config, int32_t slots)
