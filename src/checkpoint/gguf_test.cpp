@@ -13,7 +13,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using testing::GgufBytes;
 using testing::GgufWriter;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;

@@ -4,7 +4,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
-#include "model/weight_schema.h"
+#include "model/gguf_layout.h"
 
 namespace qnext {
 
@@ -28,96 +28,6 @@ class Mapper {
   }
 
  private:
-  // --- names ---------------------------------------------------------------------------------
-
-  // The layer of the MTP head follows those of the model.
-  std::string layer_name(const WeightSpec& spec, std::string_view name) const {
-    const int64_t layer = spec.mtp ? std::ssize(c_.layers) + std::max(spec.layer, 0) : spec.layer;
-    return fmt::format("blk.{}.{}", layer, name);
-  }
-
-  static std::string_view name_of(WeightRole role) {
-    switch (role) {
-      case WeightRole::embedding:
-        return "token_embd.weight";
-      case WeightRole::final_norm:
-        return "output_norm.weight";
-      case WeightRole::lm_head:
-        return "output.weight";
-      case WeightRole::input_norm:
-        return "attn_norm.weight";
-      case WeightRole::middle_norm:
-        return "post_attention_norm.weight";
-      case WeightRole::q_proj:
-        return "attn_q.weight";
-      case WeightRole::k_proj:
-        return "attn_k.weight";
-      case WeightRole::v_proj:
-        return "attn_v.weight";
-      case WeightRole::o_proj:
-        return "attn_output.weight";
-      case WeightRole::q_bias:
-        return "attn_q.bias";
-      case WeightRole::k_bias:
-        return "attn_k.bias";
-      case WeightRole::v_bias:
-        return "attn_v.bias";
-      case WeightRole::o_bias:
-        return "attn_output.bias";
-      case WeightRole::q_norm:
-        return "attn_q_norm.weight";
-      case WeightRole::k_norm:
-        return "attn_k_norm.weight";
-      case WeightRole::delta_in_proj_qkvz:
-        return "ssm_in.weight";
-      case WeightRole::delta_in_proj_ba:
-        return "ssm_ba.weight";
-      case WeightRole::delta_conv1d:
-        return "ssm_conv1d.weight";
-      case WeightRole::delta_a_log:
-        return "ssm_a";
-      case WeightRole::delta_dt_bias:
-        return "ssm_dt.bias";
-      case WeightRole::delta_norm:
-        return "ssm_norm.weight";
-      case WeightRole::delta_out_proj:
-        return "ssm_out.weight";
-      case WeightRole::router:
-        return "ffn_gate_inp.weight";
-      case WeightRole::expert_gate:
-        return "ffn_gate_exps.weight";
-      case WeightRole::expert_up:
-        return "ffn_up_exps.weight";
-      case WeightRole::expert_down:
-        return "ffn_down_exps.weight";
-      case WeightRole::shared_gate:
-        return "ffn_gate_shexp.weight";
-      case WeightRole::shared_up:
-        return "ffn_up_shexp.weight";
-      case WeightRole::shared_down:
-        return "ffn_down_shexp.weight";
-      case WeightRole::shared_expert_gate:
-        return "ffn_gate_inp_shexp.weight";
-      case WeightRole::dense_gate:
-        return "ffn_gate.weight";
-      case WeightRole::dense_up:
-        return "ffn_up.weight";
-      case WeightRole::dense_down:
-        return "ffn_down.weight";
-      case WeightRole::mtp_fc:
-        return "nextn.eh_proj.weight";
-      case WeightRole::mtp_norm:
-        return "nextn.shared_head_norm.weight";
-      case WeightRole::mtp_embedding_norm:
-        return "nextn.enorm.weight";
-      case WeightRole::mtp_hidden_norm:
-        return "nextn.hnorm.weight";
-    }
-    return "";
-  }
-
-  // --- tensors -------------------------------------------------------------------------------
-
   const StoredTensor& get(const std::string& name, const std::vector<int64_t>& shape) {
     const StoredTensor* stored = files_.find(name);
     if (!stored)
@@ -130,21 +40,16 @@ class Mapper {
   }
 
   void add(const WeightSpec& spec) {
-    const bool in_layer = spec.layer >= 0 || spec.mtp;
-    const std::string name =
-        in_layer ? layer_name(spec, name_of(spec.role)) : std::string(name_of(spec.role));
-    switch (spec.role) {
-      case WeightRole::input_norm:
-      case WeightRole::middle_norm:
-      case WeightRole::final_norm:
-      case WeightRole::q_norm:
-      case WeightRole::k_norm:
-      case WeightRole::mtp_norm:
-      case WeightRole::mtp_embedding_norm:
-      case WeightRole::mtp_hidden_norm:
+    const std::string name = gguf_name(c_, spec);
+    switch (gguf_change(spec.role)) {
+      case GgufChange::plus_one:
         return add_values(spec, get(name, spec.shape), [](float w) { return w - 1.0f; });
-      case WeightRole::delta_a_log:
+      case GgufChange::minus_exp:
         return add_a_log(spec, get(name, spec.shape));
+      case GgufChange::none:
+        break;
+    }
+    switch (spec.role) {
       case WeightRole::delta_conv1d:
         return add_view(spec, get(name, {spec.shape[0], spec.shape[2]}));
       case WeightRole::shared_expert_gate:
@@ -210,7 +115,7 @@ class Mapper {
     const int64_t rows = spec.shape[0];
     if (files_.find(name) || spec.role == WeightRole::expert_down)
       return add_slice(spec, get(name, {c_.experts, rows, spec.shape[1]}), spec.expert * rows);
-    const std::string fused = layer_name(spec, "ffn_gate_up_exps.weight");
+    const std::string fused = gguf_layer_name(c_, spec, "ffn_gate_up_exps.weight");
     if (!files_.find(fused))
       fail("{}: tensor {} is missing, and so is {}", files_.path(), name, fused);
     const int64_t first = 2 * spec.expert * rows + (spec.role == WeightRole::expert_up ? rows : 0);
@@ -219,7 +124,7 @@ class Mapper {
 
   // Full attention whose projections are one tensor: q with its gates, k, v.
   void add_of_qkv(const WeightSpec& spec, const std::string& name) {
-    const std::string fused = layer_name(spec, "attn_qkv.weight");
+    const std::string fused = gguf_layer_name(c_, spec, "attn_qkv.weight");
     if (!files_.find(fused))
       fail("{}: tensor {} of shape {} is missing", files_.path(), name, shape_text(spec.shape));
     const int64_t query = 2 * c_.attention_heads * c_.head_dim;
@@ -234,8 +139,9 @@ class Mapper {
   void add_qkvz(const WeightSpec& spec) {
     const int64_t key = c_.linear_key_width(), value = c_.linear_value_width();
     const StoredTensor& qkv =
-        get(layer_name(spec, "attn_qkv.weight"), {2 * key + value, c_.hidden_size});
-    const StoredTensor& gate = get(layer_name(spec, "attn_gate.weight"), {value, c_.hidden_size});
+        get(gguf_layer_name(c_, spec, "attn_qkv.weight"), {2 * key + value, c_.hidden_size});
+    const StoredTensor& gate =
+        get(gguf_layer_name(c_, spec, "attn_gate.weight"), {value, c_.hidden_size});
     StoredTensor& tensor = tensors_.emplace_back();
     tensor.name = spec.name;
     tensor.shape = spec.shape;

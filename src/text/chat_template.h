@@ -50,6 +50,11 @@ class ModelChatTemplate {
   ModelChatTemplate(ChatTemplate standard, std::optional<ChatTemplate> with_tools,
                     json::Object tokens);
 
+  const ChatTemplate& standard() const { return standard_; }
+  const ChatTemplate* with_tools() const {
+    return with_tools_ ? &*with_tools_ : nullptr;
+  }  // or null
+
   // Adds the special tokens (bos_token, eos_token, ...) that `variables` does not set itself.
   std::string render(const json::Object& variables) const;
 

@@ -10,9 +10,6 @@ namespace qnext {
 
 namespace {
 
-// The published kinds of tokens.
-enum class Kind : int64_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5 };
-
 constexpr std::string_view tokens_key = "tokenizer.ggml.tokens";
 constexpr std::string_view merges_key = "tokenizer.ggml.merges";
 
@@ -35,7 +32,7 @@ class VocabularyReader {
     if (texts_.size() > INT32_MAX) bad(tokens_key, "it has {} tokens", texts_.size());
     const std::string_view kinds_key = "tokenizer.ggml.token_type";
     kinds_ = metadata.find_integers(kinds_key).value_or(
-        std::vector<int64_t>(texts_.size(), static_cast<int64_t>(Kind::normal)));
+        std::vector<int64_t>(texts_.size(), static_cast<int64_t>(GgufTokenKind::normal)));
     if (kinds_.size() != texts_.size())
       bad(kinds_key, "it has {} entries for {} tokens", kinds_.size(), texts_.size());
     ids_.reserve(texts_.size());
@@ -64,11 +61,11 @@ class VocabularyReader {
   void read_token(size_t id) {
     const std::string_view text = texts_[id];
     std::string& bytes = definition_.tokens.emplace_back();
-    switch (static_cast<Kind>(kinds_[id])) {
-      case Kind::unknown:
-      case Kind::unused:
+    switch (static_cast<GgufTokenKind>(kinds_[id])) {
+      case GgufTokenKind::unknown:
+      case GgufTokenKind::unused:
         return;
-      case Kind::normal: {
+      case GgufTokenKind::normal: {
         std::optional<std::string> decoded = from_byte_level(text);
         if (!decoded || decoded->empty())
           bad(tokens_key, "\"{}\" (id {}) is not written in the byte-level alphabet",
@@ -76,8 +73,8 @@ class VocabularyReader {
         bytes = *std::move(decoded);
         break;
       }
-      case Kind::control:
-      case Kind::user_defined:
+      case GgufTokenKind::control:
+      case GgufTokenKind::user_defined:
         add_token(id, text);
         break;
       default:
@@ -97,7 +94,7 @@ class VocabularyReader {
     AddedToken& token = definition_.added.emplace_back();
     token.id = static_cast<int32_t>(id);
     token.content = text;
-    token.special = static_cast<Kind>(kinds_[id]) == Kind::control;
+    token.special = static_cast<GgufTokenKind>(kinds_[id]) == GgufTokenKind::control;
   }
 
   void read_merges() {

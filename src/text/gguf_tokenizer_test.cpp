@@ -147,5 +147,64 @@ TEST(GgufChatTemplate, KnowsTheSpecialTokensAndTheOneForTools) {
               ThrowsMessage<Error>(HasSubstr("x.gguf: metadata tokenizer.chat_template: ")));
 }
 
+// --- written -----------------------------------------------------------------------------------
+
+File written(const TokenizerDefinition& definition, int64_t vocabulary,
+             std::optional<int32_t> eos = {}) {
+  GgufWriter writer;
+  write_gguf_tokenizer(definition, vocabulary, eos, writer);
+  return File(writer);
+}
+
+TEST(GgufTokenizer, IsWrittenAsThePublishedConverterDoes) {
+  const std::string json = read_file(QNEXT_QWEN3_TOKENIZER "/tokenizer.json");
+  GgufTokenizer expected(json::parse(json, "tokenizer.json"));
+  expected.pad_to(151936);
+  const File file = written(load_tokenizer_definition(QNEXT_QWEN3_TOKENIZER), 151936);
+  const GgufMetadata& metadata = file.metadata;
+  EXPECT_EQ(metadata.string("tokenizer.ggml.model"), "gpt2");
+  EXPECT_EQ(metadata.string("tokenizer.ggml.pre"), "qwen2");
+  const auto texts = [&](const char* key) {
+    const std::vector<std::string_view> views = metadata.strings(key);
+    return std::vector<std::string>(views.begin(), views.end());
+  };
+  EXPECT_EQ(texts("tokenizer.ggml.tokens"), expected.tokens);
+  EXPECT_EQ(texts("tokenizer.ggml.merges"), expected.merges);
+  EXPECT_EQ(*metadata.find_integers("tokenizer.ggml.token_type"),
+            std::vector<int64_t>(expected.kinds.begin(), expected.kinds.end()));
+  EXPECT_EQ(metadata.integer("tokenizer.ggml.eos_token_id"), 151645);
+  EXPECT_EQ(metadata.find_boolean("tokenizer.ggml.add_bos_token"), false);
+  expect_same(load_gguf_tokenizer(metadata), Tokenizer::load(QNEXT_QWEN3_TOKENIZER), 3);
+}
+
+TEST(GgufTokenizer, WrittenIsReadAgain) {
+  const TokenizerDefinition definition =
+      read_tokenizer_definition(test::small_tokenizer_json(), "small", {});
+  const auto count = static_cast<int64_t>(definition.tokens.size());
+  const File file = written(definition, count + 40, 3);
+  EXPECT_EQ(file.metadata.strings("tokenizer.ggml.tokens").size(), definition.tokens.size() + 40);
+  const Tokenizer found = load_gguf_tokenizer(file.metadata);
+  EXPECT_EQ(found.eos_token_id(), 3);
+  expect_same(found, Tokenizer::from_json(test::small_tokenizer_json(), "small"), 4);
+}
+
+TEST(GgufTokenizer, TemplatesAreReadAgain) {
+  for (const bool with_tools : {false, true}) {
+    std::optional<ChatTemplate> tools;
+    if (with_tools) tools = ChatTemplate("tools {{ messages }}");
+    const ModelChatTemplate chat_template(ChatTemplate("plain {{ messages }}\n"), std::move(tools),
+                                          {});
+    GgufWriter writer;
+    write_gguf_chat_template(chat_template, writer);
+    const File file(writer);
+    const auto found = load_gguf_chat_template(file.metadata);
+    ASSERT_TRUE(found);
+    for (const json::Value& given : {json::Value(), json::Value(json::Array{1})}) {
+      const json::Object variables{{"messages", "hi"}, {"tools", given}};
+      EXPECT_EQ(found->render(variables), chat_template.render(variables));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace qnext

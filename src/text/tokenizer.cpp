@@ -1,12 +1,10 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <mutex>
 #include <unordered_map>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "text/byte_pair_encoder.h"
 #include "text/normalize.h"
 #include "text/tokenizer_definition.h"
@@ -109,13 +107,7 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 Tokenizer Tokenizer::load(const std::string& path) {
-  std::filesystem::path file(path);
-  std::error_code ignored;
-  if (std::filesystem::is_directory(file, ignored)) file /= "tokenizer.json";
-  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-  const std::string config_json =
-      std::filesystem::exists(config, ignored) ? read_file(config.string()) : std::string();
-  return from_json(read_file(file.string()), file.string(), config_json);
+  return from_definition(load_tokenizer_definition(path), path);
 }
 
 Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view name,

@@ -1,10 +1,12 @@
 #include "text/tokenizer_definition.h"
 
 #include <charconv>
+#include <filesystem>
 #include <map>
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "text/byte_level.h"
 
@@ -14,7 +16,7 @@ namespace {
 
 using json::Value;
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out;
   json::append_string(out, text);
   return out;
@@ -96,7 +98,7 @@ WordScanner read_split(const Value& step) {
   const std::optional<WordScanner> scanner = WordScanner::from_expression(expression);
   if (!scanner)
     fail("{}: the expression {} is not supported; only those of Qwen2/3 and Qwen3.5 are", place,
-         quoted(expression));
+         in_quotes(expression));
   return *scanner;
 }
 
@@ -105,7 +107,7 @@ WordScanner read_pre_tokenizer(const Value& root) {
   const std::string_view wanted = "only a Sequence of a Split and a ByteLevel is supported";
   if (sequence.is_null()) fail("pre_tokenizer is null; {}", wanted);
   const std::string& type = type_of(sequence, "pre_tokenizer");
-  if (type != "Sequence") fail("pre_tokenizer is {}; {}", quoted(type), wanted);
+  if (type != "Sequence") fail("pre_tokenizer is {}; {}", in_quotes(type), wanted);
   const json::Array& steps =
       array_at(required(sequence, "pretokenizers", "pre_tokenizer"), "pre_tokenizer.pretokenizers");
   if (steps.size() != 2 || type_of(steps[0], "pre_tokenizer") != "Split" ||
@@ -126,7 +128,7 @@ void check_post_processor(const Value* processor) {
       check_post_processor(&item);
     return;
   }
-  if (type != "TemplateProcessing") fail("{} {} is not supported", place, quoted(type));
+  if (type != "TemplateProcessing") fail("{} {} is not supported", place, in_quotes(type));
   for (const Value& item : array_at(required(*processor, "single", place), place))
     if (!item.find("Sequence"))
       fail(
@@ -138,7 +140,7 @@ void check_post_processor(const Value* processor) {
 void check_decoder(const Value* decoder) {
   if (!decoder || decoder->is_null()) fail("decoder is missing; only ByteLevel is supported");
   const std::string& type = type_of(*decoder, "decoder");
-  if (type != "ByteLevel") fail("decoder {} is not supported; only ByteLevel is", quoted(type));
+  if (type != "ByteLevel") fail("decoder {} is not supported; only ByteLevel is", in_quotes(type));
 }
 
 AddedToken read_added_token(const Value& value, int32_t id, std::string_view place) {
@@ -166,14 +168,14 @@ class AddedTokens {
     const auto same_id = by_id_.find(token.id);
     if (same_id != by_id_.end()) {
       if (same_id->second.content != token.content || !may_replace)
-        fail("{}: id {} is given to {} and to {}", place, token.id, quoted(same_id->second.content),
-             quoted(token.content));
+        fail("{}: id {} is given to {} and to {}", place, token.id,
+             in_quotes(same_id->second.content), in_quotes(token.content));
       same_id->second = std::move(token);
       return;
     }
     const auto [same_content, is_new] = ids_.emplace(token.content, token.id);
     if (!is_new)
-      fail("{}: {} has two ids, {} and {}", place, quoted(token.content), same_content->second,
+      fail("{}: {} has two ids, {} and {}", place, in_quotes(token.content), same_content->second,
            token.id);
     by_id_.emplace(token.id, std::move(token));
   }
@@ -199,7 +201,7 @@ AddedTokens read_added_tokens(const Value& root, const Value& config) {
       int32_t id = -1;
       const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || end != key.data() + key.size() || id < 0)
-        fail("{}: {} is no id", place, quoted(key));
+        fail("{}: {} is no id", place, in_quotes(key));
       added.add(read_added_token(item, id, place), true, place);
     }
   return added;
@@ -211,7 +213,7 @@ class VocabularyReader {
     const json::Object& vocabulary = object_at(required(model, "vocab", "model"), "model.vocab");
     ids_.reserve(vocabulary.size());
     for (const auto& [content, id] : vocabulary)
-      ids_.emplace(content, id_at(id, fmt::format("model.vocab {}", quoted(content))));
+      ids_.emplace(content, id_at(id, fmt::format("model.vocab {}", in_quotes(content))));
     place_all(added);
     tokens_.resize(contents_.size());
     for (const auto& [content, id] : ids_) {
@@ -220,8 +222,8 @@ class VocabularyReader {
       if (bytes && !bytes->empty())
         tokens_[static_cast<size_t>(id)] = *std::move(bytes);
       else if (!added.contains(content))
-        fail("model.vocab: {} (id {}) is not written in the byte-level alphabet", quoted(content),
-             id);
+        fail("model.vocab: {} (id {}) is not written in the byte-level alphabet",
+             in_quotes(content), id);
     }
   }
 
@@ -251,8 +253,8 @@ class VocabularyReader {
     for (const auto& [id, token] : added.by_id()) {
       const std::optional<int32_t> known = find(token.content);
       if (known && *known != id)
-        fail("added token {} has id {}, but model.vocab gives it id {}", quoted(token.content), id,
-             *known);
+        fail("added token {} has id {}, but model.vocab gives it id {}", in_quotes(token.content),
+             id, *known);
       if (!known) place(token.content, id);
     }
     for (size_t id = 0; id < total; ++id)
@@ -265,7 +267,8 @@ class VocabularyReader {
     // Beyond the number of tokens: there is a hole below, which is reported once all are placed.
     if (static_cast<size_t>(id) >= contents_.size()) return;
     std::string_view& slot = contents_[static_cast<size_t>(id)];
-    if (!slot.empty()) fail("id {} is given to {} and to {}", id, quoted(slot), quoted(content));
+    if (!slot.empty())
+      fail("id {} is given to {} and to {}", id, in_quotes(slot), in_quotes(content));
     slot = content;
   }
 
@@ -276,7 +279,7 @@ class VocabularyReader {
       const std::string_view both = item.as_string();
       const size_t space = both.find(' ');
       if (space == std::string_view::npos || both.find(' ', space + 1) != std::string_view::npos)
-        fail("model.merges[{}]: {} is not two tokens with a space between", rank, quoted(both));
+        fail("model.merges[{}]: {} is not two tokens with a space between", rank, in_quotes(both));
       left = both.substr(0, space);
       right = both.substr(space + 1);
     } else {
@@ -293,9 +296,10 @@ class VocabularyReader {
 
   int32_t merge_token(std::string_view content, size_t rank) const {
     const std::optional<int32_t> id = find(content);
-    if (!id) fail("model.merges[{}]: {} is not in model.vocab", rank, quoted(content));
+    if (!id) fail("model.merges[{}]: {} is not in model.vocab", rank, in_quotes(content));
     if (tokens_[static_cast<size_t>(*id)].empty())
-      fail("model.merges[{}]: {} is not written in the byte-level alphabet", rank, quoted(content));
+      fail("model.merges[{}]: {} is not written in the byte-level alphabet", rank,
+           in_quotes(content));
     return *id;
   }
 
@@ -310,7 +314,7 @@ void check_model(const Value& model) {
   object_at(model, "model");
   const Value* type = find_set(model, "type");
   if (type && text_at(*type, "model.type") != "BPE")
-    fail("model.type {} is not supported; only BPE is", quoted(type->as_string()));
+    fail("model.type {} is not supported; only BPE is", in_quotes(type->as_string()));
   const Value* dropout = find_set(model, "dropout");
   if (dropout && read_as("model.dropout", [&] { return dropout->as_double(); }) != 0)
     fail("model.dropout is not supported: encoding would be random; set it to null");
@@ -332,7 +336,7 @@ std::optional<int32_t> named_token(const Value& config, std::string_view key,
   for (const auto& [id, token] : added.by_id())
     if (token.content == content) return id;
   const std::optional<int32_t> id = vocabulary.find(content);
-  if (!id) fail("{} {} is no token of the tokenizer", place, quoted(content));
+  if (!id) fail("{} {} is no token of the tokenizer", place, in_quotes(content));
   return id;
 }
 
@@ -381,6 +385,16 @@ TokenizerDefinition read_tokenizer_definition(std::string_view tokenizer_json,
   } catch (const Error& error) {
     fail("{}: {}", name, error.what());
   }
+}
+
+TokenizerDefinition load_tokenizer_definition(const std::string& path) {
+  std::filesystem::path file(path);
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored)) file /= "tokenizer.json";
+  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
+  const std::string config_json =
+      std::filesystem::exists(config, ignored) ? read_file(config.string()) : std::string();
+  return read_tokenizer_definition(read_file(file.string()), file.string(), config_json);
 }
 
 }  // namespace qnext

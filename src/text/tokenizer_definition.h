@@ -28,4 +28,7 @@ struct TokenizerDefinition {
 TokenizerDefinition read_tokenizer_definition(std::string_view tokenizer_json,
                                               std::string_view name, std::string_view config_json);
 
+// The same from `path`, a tokenizer.json or its folder, with the tokenizer_config.json beside it.
+TokenizerDefinition load_tokenizer_definition(const std::string& path);
+
 }  // namespace qnext

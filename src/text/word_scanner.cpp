@@ -67,6 +67,10 @@ WordScanner::WordScanner(bool marks_are_letters)
     : letter_(marks_are_letters ? unicode::letter | unicode::mark : unicode::letter),
       not_punctuation_(static_cast<uint8_t>(letter_ | unicode::number | unicode::space)) {}
 
+bool WordScanner::marks_are_letters() const {
+  return (letter_ & unicode::mark) != 0;
+}
+
 std::optional<WordScanner> WordScanner::from_expression(std::string_view expression) {
   if (expression ==
       "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"

@@ -28,6 +28,8 @@ class WordScanner {
   // The scanner that does what `expression` says; none where it is not one of those known.
   static std::optional<WordScanner> from_expression(std::string_view expression);
 
+  bool marks_are_letters() const;
+
   // Where the word that starts at `begin` ends. text is valid UTF-8, begin < text.size().
   size_t word_end(std::string_view text, size_t begin) const;
 
