@@ -209,6 +209,8 @@ void register_chat(CLI::App& app) {
   add_answer_options(command, options->answer);
   add_sampling_options(command, options->sampling);
   add_machine_options(command, options->machine);
+  options->answer.cache_bytes = size_t{1} << 30;
+  add_cache_option(command, options->answer.cache_bytes);
   on_run(command, [options] { return Chat(*options).run(); });
 }
 

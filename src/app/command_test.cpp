@@ -291,6 +291,18 @@ TEST_F(Commands, ChatAnswersLinesOfAFile) {
   EXPECT_EQ(run({"chat"}, "a\xff\n").status, 1);
 }
 
+TEST_F(Commands, ChatComputesWhatIsNew) {
+  const std::string lines = "ROMEO:\nJULIET:\nROMEO:\n/stats\n";
+  const std::vector<std::string> chat = {"chat", "--temperature", "0", "--max-tokens", "150"};
+  const Outcome cached = run(chat, lines);
+  EXPECT_THAT(cached.err, HasSubstr(" cached)"));
+  std::vector<std::string> without = chat;
+  without.insert(without.end(), {"--cache-memory", "0"});
+  const Outcome afresh = run(without, lines);
+  EXPECT_THAT(afresh.err, Not(HasSubstr("cached")));
+  EXPECT_EQ(cached.out, afresh.out);
+}
+
 TEST_F(Commands, AClosedPipeIsNoError) {
   const std::string command = std::string("'") + QNEXT_PROGRAM + "' tokenize --json 2>'" +
                               path("err") + "' < '" + path("lines") + "' | head -n 1 > /dev/null";

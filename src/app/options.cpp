@@ -1,11 +1,14 @@
 #include "app/options.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <limits>
 #include <random>
 #include <utility>
 
+#include "app/units.h"
 #include "base/error.h"
 
 namespace qnext::app {
@@ -107,6 +110,7 @@ engine::EngineOptions AnswerOptions::engine_options(std::vector<int32_t> stop) c
   options.prefill_chunk = prefill_chunk;
   options.max_speculation = speculate;
   options.adapt_speculation = !speculate_fixed;
+  options.cache_bytes = cache_bytes;
   options.stop_tokens = std::move(stop);
   return options;
 }
@@ -211,6 +215,16 @@ void add_context_options(CLI::App& command, AnswerOptions& options) {
       ->type_name("N")
       ->check(between(1, int64_t{1} << 40));
   add_step_options(command, options);
+}
+
+void add_cache_option(CLI::App& command, size_t& bytes) {
+  command
+      .add_option("--cache-memory", bytes,
+                  fmt::format("for what was computed of earlier prompts; 0: none [{}]",
+                              bytes_text(static_cast<double>(bytes))))
+      ->group("Machine")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false).description(""));
 }
 
 void add_answer_options(CLI::App& command, AnswerOptions& options) {

@@ -2,6 +2,7 @@
 // name, default, help.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -68,6 +69,7 @@ struct AnswerOptions {
   bool speculate_fixed = false;
   int64_t context = 0;        // 0: what the model was made for
   int32_t prefill_chunk = 0;  // 0: what suits the device
+  size_t cache_bytes = 0;     // EngineOptions::cache_bytes
 
   // For one sequence at a time.
   engine::EngineOptions engine_options(std::vector<int32_t> stop_tokens) const;
@@ -84,6 +86,8 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options);
 void add_step_options(CLI::App& command, AnswerOptions& options);
 // --context; add_answer_options adds this too.
 void add_context_options(CLI::App& command, AnswerOptions& options);
+// --cache-memory, for commands in which prompts begin alike; its default is what `bytes` holds.
+void add_cache_option(CLI::App& command, size_t& bytes);
 void add_answer_options(CLI::App& command, AnswerOptions& options);
 
 }  // namespace qnext::app

@@ -95,12 +95,14 @@ struct SequenceResult {
 
 // What a backend offers, fixed once loaded.
 struct Capabilities {
-  std::string device;  // "cpu, 2 threads, avx512"
-  int64_t page_tokens = 0;
+  std::string device;       // "cpu, 2 threads, avx512"
+  int64_t page_tokens = 0;  // a multiple of prompt_cut, unless bits depend on no cut at all
   size_t page_bytes = 0;    // one page over all attention layers
   size_t slot_bytes = 0;    // one state slot over all Gated DeltaNet layers
   size_t weight_bytes = 0;  // resident weights
   bool has_mtp = false;
+  // Rows of an answer have the bits that the same tokens would have as rows of a prompt.
+  bool answers_like_prompts = false;
   int32_t prefill_chunk = 512;  // prompt tokens in one step that make good use of the device
   // Error of one forward pass, relative to the largest value of a tensor, that the roundings of
   // this backend explain; where experts are chosen by a hair, in rows that met the same experts.

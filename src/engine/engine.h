@@ -11,9 +11,10 @@
 //   engine.run();
 //
 // A request's answer depends on the request alone: not on the others in the batch, on how its
-// prompt was cut, or on speculation.
+// prompt was cut, on what the cache knew of it, or on speculation.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -22,6 +23,7 @@
 
 #include "backend/step.h"
 #include "engine/page_allocator.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/slot_allocator.h"
@@ -45,6 +47,9 @@ struct EngineOptions {
   int32_t pages = 0;
   // State slots, of which a sequence holds speculate + 1; 0: enough for max_sequences.
   int32_t slots = 0;
+  // Bytes of state and KV pages that may be kept of ended requests, for later ones that begin alike
+  // (engine/prefix_cache.h); 0: nothing is kept.
+  size_t cache_bytes = 0;
   // Tokens that end an answer; absent: the config's eos_token_ids. The caller has read
   // generation_config.json, which may name more.
   std::optional<std::vector<int32_t>> stop_tokens = std::nullopt;
@@ -66,6 +71,8 @@ struct EngineLoad {
   int32_t running = 0;
   int32_t free_pages = 0;
   int32_t free_slots = 0;
+  int32_t cached_pages = 0;  // held by the cache of prefixes; some may be in use too
+  size_t cached_bytes = 0;
 };
 
 class Engine {
@@ -105,11 +112,19 @@ class Engine {
   void finish(Sequence& sequence, FinishReason reason, std::string error = {});
   void finish_cancelled();
 
+  // With the cache of prefixes: engine_cache.cpp.
+  std::optional<PrefixCache> make_cache();
+  void restore_states(const std::vector<PlannedStep>& plan);
+  void keep_prompt(const Sequence& sequence, int32_t rows);
+  void save_answer(Sequence& sequence, int64_t first);
+  void keep_answer(Sequence& sequence);
+
   backend::Backend& backend_;
   const Tokenizer* tokenizer_;
   EnginePlan plan_;
   PageAllocator pages_;
   SlotAllocator slots_;
+  std::optional<PrefixCache> cache_;
   Scheduler scheduler_;
   Speculation speculation_;
   RequestId last_id_ = 0;

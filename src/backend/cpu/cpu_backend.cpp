@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
                                       pool_.size() == 1 ? "" : "s", isa_name(selected_isa())),
                           config_, weights_.model().mtp.has_value(), options.kv_dtype, DType::f32,
                           page_tokens, weights_.bytes());
+    capabilities_.answers_like_prompts = true;
   }
 
   const Config& config() const override { return config_; }

@@ -33,6 +33,7 @@ struct FakeOptions {
   int64_t context = 100;
   std::vector<int64_t> eos_token_ids = {};
   bool has_mtp = true;
+  bool answers_like_prompts = true;
   // The share of proposed tokens that are right. Below zero: a proposal is now and then cut short
   // too.
   double acceptance = 0.7;
