@@ -163,8 +163,12 @@ double Engine::now() const {
   return std::chrono::duration<double>(time).count();
 }
 
-RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+void Engine::check(const GenerationRequest& request) const {
   check_request(request, options(), backend_.config());
+}
+
+RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+  check(request);
   const RequestId id = last_id_ + 1;
   std::vector<int32_t> stop_tokens = std::move(request.stop_tokens);
   if (!request.ignore_eos)

@@ -90,9 +90,12 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Queues a request. Throws Error where it could never run: an empty prompt or one that fills the
-  // context, a token that does not exist, sampling parameters out of range, speculation that the
-  // model or the options lack.
+  // Throws Error where a request could never run: an empty prompt or one that fills the context, a
+  // token that does not exist, sampling parameters out of range, speculation that the model or the
+  // options lack. Reads nothing that changes: any thread may call it, at any time.
+  void check(const GenerationRequest& request) const;
+  // Queues a request. Throws Error where check() does, and for stop strings that cannot be watched
+  // for.
   RequestId submit(GenerationRequest request, Listener& listener);
   // Ends a request and frees what it holds; on_finish comes from inside this call, or, where a
   // listener makes it, before the step returns. Nothing happens if the request has ended already.
