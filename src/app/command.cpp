@@ -137,6 +137,7 @@ int run_command_line(int argument_count, const char* const* arguments) {
   register_verify(app);
   register_bench(app);
   register_synth(app);
+  register_quantize(app);
 
   try {
     app.parse(argument_count, arguments);
