@@ -14,7 +14,59 @@
 namespace qnext::app {
 namespace {
 
-std::string group_name(const WeightSpec& spec) {
+// The share of a tensor that one token uses.
+double active_share(const WeightSpec& spec, const Config& config) {
+  if (spec.mtp) return 0;
+  if (spec.role == WeightRole::embedding)
+    return 1.0 / static_cast<double>(config.vocabulary_size);  // one row
+  if (spec.expert >= 0)
+    return static_cast<double>(config.experts_per_token) / static_cast<double>(config.experts);
+  return 1;
+}
+
+// What the CPU backend may round: see CpuOptions.
+bool is_quantizable(const WeightSpec& spec) {
+  return spec.role != WeightRole::router && spec.role != WeightRole::shared_expert_gate &&
+         spec.role != WeightRole::delta_in_proj_ba;
+}
+
+// Bytes of a matrix as the backend makes it of the stored one.
+size_t made_bytes(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize) {
+  const DType held = backend::held_dtype(matrix, quantizable, quantize);
+  return ops::weight_bytes({held, matrix.shape[0], matrix.shape[1], nullptr, nullptr});
+}
+
+size_t resident_bytes(const WeightSpec& spec, const StoredTensor& tensor,
+                      std::optional<DType> quantize) {
+  if (spec.shape.size() != 2) return static_cast<size_t>(tensor.elements()) * sizeof(float);
+  if (spec.role == WeightRole::embedding) return tensor.bytes;
+  return made_bytes(tensor, is_quantizable(spec), quantize);
+}
+
+void add(WeightGroup& group, const WeightGroup& more) {
+  group.tensors += more.tensors;
+  group.parameters += more.parameters;
+  group.active += more.active;
+  group.bytes += more.bytes;
+  group.resident_bytes += more.resident_bytes;
+  for (const auto& [dtype, count] : more.dtypes) group.dtypes[dtype] += count;
+}
+
+// Remembers a block type that becomes another without being asked to. What must not be rounded is
+// widened to f32 and never worth a word.
+void note_held(Inventory& inventory, const WeightSpec& spec, const StoredTensor& tensor,
+               std::optional<DType> quantize) {
+  const bool is_lookup = spec.role == WeightRole::embedding;
+  if (quantize || spec.shape.size() != 2 || is_lookup || !is_quantizable(spec)) return;
+  const DType held = backend::held_dtype(tensor, true, quantize);
+  for (const DType stored : tensor.stored_types())
+    if (is_block_quantized(stored) && !ops::can_pack(stored, tensor.shape[1]))
+      inventory.held_as[std::string(dtype_name(stored))] = dtype_name(held);
+}
+
+}  // namespace
+
+std::string weight_group(const WeightSpec& spec) {
   if (spec.mtp) return "MTP head";
   switch (spec.role) {
     case WeightRole::embedding:
@@ -68,58 +120,6 @@ std::string group_name(const WeightSpec& spec) {
   return "other";
 }
 
-// The share of a tensor that one token uses.
-double active_share(const WeightSpec& spec, const Config& config) {
-  if (spec.mtp) return 0;
-  if (spec.role == WeightRole::embedding)
-    return 1.0 / static_cast<double>(config.vocabulary_size);  // one row
-  if (spec.expert >= 0)
-    return static_cast<double>(config.experts_per_token) / static_cast<double>(config.experts);
-  return 1;
-}
-
-// What the CPU backend may round: see CpuOptions.
-bool is_quantizable(const WeightSpec& spec) {
-  return spec.role != WeightRole::router && spec.role != WeightRole::shared_expert_gate &&
-         spec.role != WeightRole::delta_in_proj_ba;
-}
-
-// Bytes of a matrix as the backend makes it of the stored one.
-size_t made_bytes(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize) {
-  const DType held = backend::held_dtype(matrix, quantizable, quantize);
-  return ops::weight_bytes({held, matrix.shape[0], matrix.shape[1], nullptr, nullptr});
-}
-
-size_t resident_bytes(const WeightSpec& spec, const StoredTensor& tensor,
-                      std::optional<DType> quantize) {
-  if (spec.shape.size() != 2) return static_cast<size_t>(tensor.elements()) * sizeof(float);
-  if (spec.role == WeightRole::embedding) return tensor.bytes;
-  return made_bytes(tensor, is_quantizable(spec), quantize);
-}
-
-void add(WeightGroup& group, const WeightGroup& more) {
-  group.tensors += more.tensors;
-  group.parameters += more.parameters;
-  group.active += more.active;
-  group.bytes += more.bytes;
-  group.resident_bytes += more.resident_bytes;
-  for (const auto& [dtype, count] : more.dtypes) group.dtypes[dtype] += count;
-}
-
-// Remembers a block type that becomes another without being asked to. What must not be rounded is
-// widened to f32 and never worth a word.
-void note_held(Inventory& inventory, const WeightSpec& spec, const StoredTensor& tensor,
-               std::optional<DType> quantize) {
-  const bool is_lookup = spec.role == WeightRole::embedding;
-  if (quantize || spec.shape.size() != 2 || is_lookup || !is_quantizable(spec)) return;
-  const DType held = backend::held_dtype(tensor, true, quantize);
-  for (const DType stored : tensor.stored_types())
-    if (is_block_quantized(stored) && !ops::can_pack(stored, tensor.shape[1]))
-      inventory.held_as[std::string(dtype_name(stored))] = dtype_name(held);
-}
-
-}  // namespace
-
 std::string held_text(const Inventory& inventory) {
   std::string types;
   for (auto entry = inventory.held_as.begin(); entry != inventory.held_as.end(); ++entry) {
@@ -150,7 +150,7 @@ Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize)
       if (backend::held_dtype(*tensor, is_quantizable(spec), quantize) == DType::f8_e4m3)
         one.resident_bytes += static_cast<size_t>(scales.elements()) * sizeof(float);
     }
-    const std::string name = group_name(spec);
+    const std::string name = weight_group(spec);
     auto group = std::ranges::find(inventory.groups, name, &WeightGroup::name);
     if (group == inventory.groups.end()) {
       inventory.groups.emplace_back().name = name;
