@@ -138,6 +138,7 @@ int run_command_line(int argument_count, const char* const* arguments) {
   register_bench(app);
   register_perplexity(app);
   register_synth(app);
+  register_quantize(app);
 
   try {
     app.parse(argument_count, arguments);

@@ -33,6 +33,7 @@ void register_verify(CLI::App& app);
 void register_bench(CLI::App& app);
 void register_perplexity(CLI::App& app);
 void register_synth(CLI::App& app);
+void register_quantize(CLI::App& app);
 
 // The whole program: reads the command line, runs the command, prints an error as one line
 // "qnext: ..." on standard error. Returns the exit status.

@@ -12,8 +12,9 @@ using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::StartsWith;
 
-const std::vector<std::string> command_names = {
-    "generate", "chat", "tokenize", "render", "inspect", "verify", "bench", "perplexity", "synth"};
+const std::vector<std::string> command_names = {"generate", "chat",    "tokenize", "render",
+                                                "inspect",  "verify",  "bench",    "perplexity",
+                                                "synth",    "quantize"};
 
 TEST_F(Commands, HelpIsThereForAllWithExamples) {
   const Outcome all = run({"--help"});

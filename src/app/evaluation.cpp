@@ -15,13 +15,11 @@
 namespace qnext::app {
 namespace {
 
-constexpr int64_t default_context = 2048;
 constexpr double percentiles[] = {50, 90, 99, 100};
 
 engine::ReadingOptions reading_options(const WindowOptions& options, const Config& config) {
   engine::ReadingOptions reading;
-  reading.context =
-      options.context > 0 ? options.context : std::min(default_context, config.context_length());
+  reading.context = options.context > 0 ? options.context : default_window(config);
   reading.stride = options.stride > 0 ? options.stride : std::max<int64_t>(1, reading.context / 2);
   reading.chunk = options.chunk;
   return reading;
@@ -94,6 +92,11 @@ json::Object perplexity_json(const engine::Perplexity& perplexity, const Tokeniz
 }
 
 }  // namespace
+
+int64_t default_window(const Config& config) {
+  constexpr int64_t tokens = 2048;
+  return std::min(tokens, config.context_length());
+}
 
 void add_window_options(CLI::App& command, WindowOptions& options) {
   const auto add = [&](const char* name, auto& value, int64_t least, const char* help) {

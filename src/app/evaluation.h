@@ -19,9 +19,12 @@ class App;
 
 namespace qnext::app {
 
+// Tokens of a window unless told: 2048, or the model's limit where that is less.
+int64_t default_window(const Config& config);
+
 // How a text is read; 0 stands for the default.
 struct WindowOptions {
-  int64_t context = 0;  // 2048, or the model's limit where that is less
+  int64_t context = 0;  // default_window()
   int64_t stride = 0;   // half the context
   int32_t chunk = 0;    // what suits the device
 };

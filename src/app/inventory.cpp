@@ -14,60 +14,6 @@
 namespace qnext::app {
 namespace {
 
-std::string group_name(const WeightSpec& spec) {
-  if (spec.mtp) return "MTP head";
-  switch (spec.role) {
-    case WeightRole::embedding:
-      return "embedding";
-    case WeightRole::lm_head:
-      return "lm_head";
-    case WeightRole::final_norm:
-    case WeightRole::input_norm:
-    case WeightRole::middle_norm:
-      return "norms";
-    case WeightRole::q_proj:
-    case WeightRole::k_proj:
-    case WeightRole::v_proj:
-    case WeightRole::o_proj:
-    case WeightRole::q_bias:
-    case WeightRole::k_bias:
-    case WeightRole::v_bias:
-    case WeightRole::o_bias:
-    case WeightRole::q_norm:
-    case WeightRole::k_norm:
-      return "attention";
-    case WeightRole::delta_in_proj_qkvz:
-    case WeightRole::delta_in_proj_ba:
-    case WeightRole::delta_conv1d:
-    case WeightRole::delta_a_log:
-    case WeightRole::delta_dt_bias:
-    case WeightRole::delta_norm:
-    case WeightRole::delta_out_proj:
-      return "Gated DeltaNet";
-    case WeightRole::router:
-      return "routers";
-    case WeightRole::expert_gate:
-    case WeightRole::expert_up:
-    case WeightRole::expert_down:
-      return "experts";
-    case WeightRole::shared_gate:
-    case WeightRole::shared_up:
-    case WeightRole::shared_down:
-    case WeightRole::shared_expert_gate:
-      return "shared experts";
-    case WeightRole::dense_gate:
-    case WeightRole::dense_up:
-    case WeightRole::dense_down:
-      return "dense MLPs";
-    case WeightRole::mtp_fc:
-    case WeightRole::mtp_norm:
-    case WeightRole::mtp_embedding_norm:
-    case WeightRole::mtp_hidden_norm:
-      return "MTP head";
-  }
-  return "other";
-}
-
 // The share of a tensor that one token uses.
 double active_share(const WeightSpec& spec, const Config& config) {
   if (spec.mtp) return 0;
@@ -122,6 +68,60 @@ void note_held(Inventory& inventory, const WeightSpec& spec, const StoredTensor&
 
 }  // namespace
 
+std::string weight_group(const WeightSpec& spec) {
+  if (spec.mtp) return "MTP head";
+  switch (spec.role) {
+    case WeightRole::embedding:
+      return "embedding";
+    case WeightRole::lm_head:
+      return "lm_head";
+    case WeightRole::final_norm:
+    case WeightRole::input_norm:
+    case WeightRole::middle_norm:
+      return "norms";
+    case WeightRole::q_proj:
+    case WeightRole::k_proj:
+    case WeightRole::v_proj:
+    case WeightRole::o_proj:
+    case WeightRole::q_bias:
+    case WeightRole::k_bias:
+    case WeightRole::v_bias:
+    case WeightRole::o_bias:
+    case WeightRole::q_norm:
+    case WeightRole::k_norm:
+      return "attention";
+    case WeightRole::delta_in_proj_qkvz:
+    case WeightRole::delta_in_proj_ba:
+    case WeightRole::delta_conv1d:
+    case WeightRole::delta_a_log:
+    case WeightRole::delta_dt_bias:
+    case WeightRole::delta_norm:
+    case WeightRole::delta_out_proj:
+      return "Gated DeltaNet";
+    case WeightRole::router:
+      return "routers";
+    case WeightRole::expert_gate:
+    case WeightRole::expert_up:
+    case WeightRole::expert_down:
+      return "experts";
+    case WeightRole::shared_gate:
+    case WeightRole::shared_up:
+    case WeightRole::shared_down:
+    case WeightRole::shared_expert_gate:
+      return "shared experts";
+    case WeightRole::dense_gate:
+    case WeightRole::dense_up:
+    case WeightRole::dense_down:
+      return "dense MLPs";
+    case WeightRole::mtp_fc:
+    case WeightRole::mtp_norm:
+    case WeightRole::mtp_embedding_norm:
+    case WeightRole::mtp_hidden_norm:
+      return "MTP head";
+  }
+  return "other";
+}
+
 std::string held_text(const Inventory& inventory) {
   std::string types;
   for (auto entry = inventory.held_as.begin(); entry != inventory.held_as.end(); ++entry) {
@@ -153,7 +153,7 @@ Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize)
       if (backend::held_dtype(*tensor, is_quantizable(spec), quantize) == DType::f8_e4m3)
         one.resident_bytes += static_cast<size_t>(scales.elements()) * sizeof(float);
     }
-    const std::string name = group_name(spec);
+    const std::string name = weight_group(spec);
     auto group = std::ranges::find(inventory.groups, name, &WeightGroup::name);
     if (group == inventory.groups.end()) {
       inventory.groups.emplace_back().name = name;

@@ -12,6 +12,9 @@
 
 namespace qnext::app {
 
+// What a weight is for: "experts", "attention", ...
+std::string weight_group(const WeightSpec& spec);
+
 // The weights of one purpose: "experts", "attention", ...
 struct WeightGroup {
   std::string name;

@@ -33,18 +33,21 @@ std::vector<int32_t> ModelFiles::stop_tokens() const {
   return tokens;
 }
 
+void check_tokenizer_size(const ModelFiles& files, int64_t tokens) {
+  if (tokens > files.config.vocabulary_size)
+    fail(
+        "{}: the tokenizer has {} tokens but the model a vocabulary of {}; they are not of one "
+        "model",
+        files.path(), tokens, files.config.vocabulary_size);
+}
+
 Tokenizer load_tokenizer(const ModelFiles& files) {
   const std::string& path = files.path();
   if (!files.source.is_gguf() &&
       !std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json"))
     fail("{} has no tokenizer.json, so it has no text; bench and verify run without one", path);
   Tokenizer tokenizer = files.source.tokenizer();
-  if (tokenizer.vocabulary_size() > files.config.vocabulary_size) {
-    fail(
-        "{}: the tokenizer has {} tokens but the model a vocabulary of {}; they are not of one "
-        "model",
-        path, tokenizer.vocabulary_size(), files.config.vocabulary_size);
-  }
+  check_tokenizer_size(files, tokenizer.vocabulary_size());
   return tokenizer;
 }
 

@@ -33,6 +33,8 @@ struct ModelFiles {
   std::vector<int32_t> stop_tokens() const;
 };
 
+// Throws Error where a tokenizer of so many tokens cannot be the model's.
+void check_tokenizer_size(const ModelFiles& files, int64_t tokens);
 // The model's tokenizer. Throws Error where there is none, or where it has more tokens than the
 // model's vocabulary.
 Tokenizer load_tokenizer(const ModelFiles& files);

@@ -84,6 +84,16 @@ Tokenizer ModelSource::tokenizer() const {
   return Tokenizer::load(path_);
 }
 
+std::optional<TokenizerDefinition> ModelSource::tokenizer_definition() const {
+  if (gguf_) {
+    if (!gguf_->metadata().find("tokenizer.ggml.model")) return std::nullopt;
+    return read_gguf_tokenizer(gguf_->metadata());
+  }
+  std::error_code ignored;
+  if (!fs::exists(fs::path(path_) / "tokenizer.json", ignored)) return std::nullopt;
+  return load_tokenizer_definition(path_);
+}
+
 std::optional<ModelChatTemplate> ModelSource::chat_template() const {
   if (gguf_) return load_gguf_chat_template(gguf_->metadata());
   return ModelChatTemplate::load(path_);

@@ -10,6 +10,7 @@
 #include "model/generation_config.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_definition.h"
 
 namespace qnext::app {
 
@@ -31,7 +32,8 @@ class ModelSource {
   GenerationConfig generation_config() const;
   Checkpoint checkpoint(const Config& config) const;
   Tokenizer tokenizer() const;
-  std::optional<ModelChatTemplate> chat_template() const;  // nullopt where there is none
+  std::optional<TokenizerDefinition> tokenizer_definition() const;  // nullopt where there is none
+  std::optional<ModelChatTemplate> chat_template() const;           // nullopt where there is none
 
  private:
   std::string path_;

@@ -34,7 +34,7 @@ float changed(float value, GgufChange change) {
     case GgufChange::plus_one:
       return value + 1.0f;
     case GgufChange::minus_exp:
-      return static_cast<float>(-std::exp(static_cast<double>(value)));
+      return -std::exp(value);
     case GgufChange::none:
       break;
   }
