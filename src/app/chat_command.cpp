@@ -55,11 +55,11 @@ class Chat {
       : options_(options),
         files_(options.model),
         tokenizer_(load_tokenizer(files_)),
-        template_(files_.source.chat_template()),
-        conversation_(template_ ? &*template_ : nullptr),
+        conversation_(files_.source.chat_template()),
         sampling_(options.sampling.resolve(files_.generation)) {
     require_utf8(options.system, "--system");
-    if (!template_ && !options_.answer.max_tokens) options_.answer.max_tokens = plain_answer_tokens;
+    if (conversation_.is_transcript() && !options_.answer.max_tokens)
+      options_.answer.max_tokens = plain_answer_tokens;
     conversation_.set_system(options.system);
     backend_ = load_backend(files_, options.machine, options.answer.speculate > 0);
     engine::EngineOptions engine = options.answer.engine_options(files_.stop_tokens());
@@ -92,7 +92,7 @@ class Chat {
   }
 
   void greet() const {
-    if (!template_) {
+    if (conversation_.is_transcript()) {
       notice(
           fmt::format("No chat template in this model: it goes on from your lines, {} tokens at a "
                       "time.",
@@ -188,7 +188,6 @@ class Chat {
   ChatOptions options_;
   ModelFiles files_;
   Tokenizer tokenizer_;
-  std::optional<ModelChatTemplate> template_;
   Conversation conversation_;
   ops::SamplingParameters sampling_;
   std::unique_ptr<backend::Backend> backend_;

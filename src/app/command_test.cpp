@@ -12,9 +12,9 @@ using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::StartsWith;
 
-const std::vector<std::string> command_names = {"generate", "chat",    "tokenize", "render",
-                                                "inspect",  "verify",  "bench",    "perplexity",
-                                                "synth",    "quantize"};
+const std::vector<std::string> command_names = {"generate",   "chat",    "serve",   "tokenize",
+                                                "render",     "inspect", "verify",  "bench",
+                                                "perplexity", "synth",   "quantize"};
 
 TEST_F(Commands, HelpIsThereForAllWithExamples) {
   const Outcome all = run({"--help"});
@@ -36,7 +36,7 @@ TEST_F(Commands, SlipsOnTheCommandLineGetASuggestion) {
   expect_error(run({"genrate", "ROMEO:"}), "did you mean generate?", 2);
   expect_error(run({"generate", "x", "--max-token", "5"}), "did you mean --max-tokens?", 2);
   expect_error(run({"generate", "x", "--max-token=5"}), "no option --max-token", 2);
-  expect_error(run({"serve"}), "qnext --help", 2);
+  expect_error(run({"train"}), "qnext --help", 2);
   expect_error(run({"generate", "two", "words"}), "quotes", 2);
   expect_error(run({"generate"}), "qnext generate --help", 2);
   expect_error(run({"generate", "x", "--temperature", "warm"}), "--temperature", 2);

@@ -31,7 +31,7 @@ std::unique_ptr<Generation> start_chat(const json::Value& body, const std::strin
                                    requests.size(), *model.tokenizer);
   return std::make_unique<Generation>(
       engine.submit(std::move(requests), feed_options(settings.stream, logprobs)),
-      std::move(writer), settings.stream, std::ssize(tokens));
+      std::move(writer), settings.stream, settings.choices);
 }
 
 }  // namespace qnext::server

@@ -157,17 +157,15 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
                                     .include_usage = settings.include_usage,
                                     .logprobs = logprobs.has_value(),
                                     .echoes = {}};
-  int64_t prompt_tokens = 0;
   for (const Prompt& prompt : prompts) {
     add_choices(requests, settings, prompt.tokens, engine.options().max_context, "prompt");
-    prompt_tokens += std::ssize(prompt.tokens);
     if (echo) options.echoes.insert(options.echoes.end(), settings.choices, prompt.text);
   }
   auto writer =
       std::make_unique<CompletionWriter>(std::move(options), requests.size(), *model.tokenizer);
   return std::make_unique<Generation>(
       engine.submit(std::move(requests), feed_options(settings.stream, logprobs.has_value())),
-      std::move(writer), settings.stream, prompt_tokens);
+      std::move(writer), settings.stream, settings.choices);
 }
 
 }  // namespace qnext::server

@@ -52,6 +52,7 @@ class Ticket : public engine::Listener {
     Metrics& metrics = owner_.metrics_;
     metrics.finished(finish.reason).add(1);
     metrics.prompt_tokens.add(finish.counts.prompt_tokens);
+    metrics.cached_tokens.add(finish.counts.cached_tokens);
     metrics.drafted_tokens.add(finish.counts.drafted_tokens);
     metrics.accepted_tokens.add(finish.counts.accepted_tokens);
     metrics.request_seconds.observe(seconds_between(submitted_, Clock::now()));

@@ -23,7 +23,7 @@ json::Object Usage::object() const {
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
           {"total_tokens", prompt_tokens + completion_tokens},
-          {"prompt_tokens_details", json::Object{{"cached_tokens", 0}}}};
+          {"prompt_tokens_details", json::Object{{"cached_tokens", cached_tokens}}}};
 }
 
 std::string event(const json::Value& data) {
@@ -31,12 +31,12 @@ std::string event(const json::Value& data) {
 }
 
 Generation::Generation(std::vector<AnswerHandle> answers, std::unique_ptr<ResponseWriter> writer,
-                       bool streamed, int64_t prompt_tokens)
+                       bool streamed, int32_t choices)
     : answers_(std::move(answers)),
       ended_(answers_.size()),
       writer_(std::move(writer)),
       streamed_(streamed),
-      usage_{.prompt_tokens = prompt_tokens} {}
+      choices_(static_cast<size_t>(choices)) {}
 
 void Generation::set_wake(const std::function<void()>& wake) {
   for (AnswerHandle& answer : answers_) answer.set_wake(wake);
@@ -70,7 +70,12 @@ Generation::Output Generation::take() {
         return output;
       }
       ended_[i] = true;
-      usage_.completion_tokens += news.finish->counts.generated_tokens;
+      const engine::GenerationCounts& counts = news.finish->counts;
+      usage_.completion_tokens += counts.generated_tokens;
+      if (i % choices_ == 0) {
+        usage_.prompt_tokens += counts.prompt_tokens;
+        usage_.cached_tokens += counts.cached_tokens;
+      }
       finish_reason_ = engine::finish_reason_name(news.finish->reason);
     }
     if (!news.text.empty() || !news.tokens.empty() || news.finish)

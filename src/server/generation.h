@@ -15,7 +15,9 @@
 namespace qnext::server {
 
 struct Usage {
-  int64_t prompt_tokens = 0;  // each prompt once, however many choices it has
+  // Of each prompt once, however many choices it has.
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of those, what an earlier request had computed
   int64_t completion_tokens = 0;
   json::Object object() const;
 };
@@ -36,8 +38,9 @@ class ResponseWriter {
 // Letting go of it cancels the answers. For one thread at a time.
 class Generation {
  public:
+  // `choices` answers belong to each prompt.
   Generation(std::vector<AnswerHandle> answers, std::unique_ptr<ResponseWriter> writer,
-             bool streamed, int64_t prompt_tokens);
+             bool streamed, int32_t choices);
 
   struct Output {
     std::string body;  // to be sent on; of a whole answer all at the end
@@ -61,6 +64,7 @@ class Generation {
   std::vector<bool> ended_;
   std::unique_ptr<ResponseWriter> writer_;
   bool streamed_;
+  size_t choices_;
   bool begun_ = false;
   bool done_ = false;
   int status_ = 200;

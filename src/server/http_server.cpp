@@ -369,6 +369,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void log_usage(const Request&, const Generation& generation) {
     line_.set("prompt_tokens", generation.usage().prompt_tokens);
+    line_.set("cached_tokens", generation.usage().cached_tokens);
     line_.set("completion_tokens", generation.usage().completion_tokens);
     line_.set("finish_reason", gone_ ? "abandoned" : generation.finish_reason());
     line_.set("stream", generation.streamed());

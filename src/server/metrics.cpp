@@ -74,6 +74,8 @@ std::string Metrics::text(const ServerLoad& load) const {
   counter("qnext_abandoned_total", "Requests whose client went away.", abandoned);
   counter("qnext_prompt_tokens_total", "Tokens of prompts, when their answers ended.",
           prompt_tokens);
+  counter("qnext_cached_tokens_total", "Those that an earlier request had computed.",
+          cached_tokens);
   counter("qnext_generated_tokens_total", "Tokens of answers.", generated_tokens);
   counter("qnext_drafted_tokens_total", "Drafts that were verified.", drafted_tokens);
   counter("qnext_accepted_tokens_total", "Drafts that became part of an answer.", accepted_tokens);
@@ -85,6 +87,10 @@ std::string Metrics::text(const ServerLoad& load) const {
         std::max(load.unfinished - load.engine.running, int64_t{0}));
   gauge("qnext_free_pages", "KV pages that nobody holds.", load.engine.free_pages);
   gauge("qnext_free_slots", "State slots that nobody holds.", load.engine.free_slots);
+  gauge("qnext_cached_pages", "KV pages that the cache of prefixes holds.",
+        load.engine.cached_pages);
+  gauge("qnext_cached_bytes", "Bytes that the cache of prefixes holds.",
+        static_cast<int64_t>(load.engine.cached_bytes));
   first_token_seconds.append(out, "qnext_first_token_seconds",
                              "Seconds from submission to the first token.");
   token_seconds.append(out, "qnext_token_seconds", "Seconds between tokens of an answer.");

@@ -45,6 +45,7 @@ class Metrics {
  public:
   // Written by the engine's thread.
   Counter prompt_tokens;
+  Counter cached_tokens;
   Counter generated_tokens;
   Counter drafted_tokens;
   Counter accepted_tokens;
