@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "app/command.h"
+#include "app/fingerprint.h"
 #include "app/interrupt.h"
 #include "app/model_files.h"
 #include "app/options.h"
@@ -109,7 +110,9 @@ int serve(const ServeOptions& options) {
   std::unique_ptr<server::AccessLog> log;
   if (!options.log.empty()) log = std::make_unique<server::AccessLog>(options.log);
   const auto backend = load_backend(files, options.machine, options.answer.speculate > 0);
-  engine::Engine engine(*backend, &tokenizer, engine_options(options, files, *backend));
+  engine::EngineOptions plan = engine_options(options, files, *backend);
+  plan.cache_fingerprint = fingerprint(files, options.machine, backend->capabilities());
+  engine::Engine engine(*backend, &tokenizer, plan);
 
   const server::ServedModel model{.id = served_name(options, files),
                                   .tokenizer = &tokenizer,
@@ -157,7 +160,7 @@ void register_serve(CLI::App& app) {
   add_context_options(command, options->answer);
   add_machine_options(command, options->machine);
   options->answer.cache_bytes = size_t{1} << 30;
-  add_cache_option(command, options->answer.cache_bytes);
+  add_cache_options(command, options->answer);
   on_run(command, [options] { return serve(*options); });
 }
 

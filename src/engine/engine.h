@@ -108,8 +108,9 @@ class Engine {
     }
   }
 
-  // Has all that is cached written to its folder, at leisure: for when there is nothing to do.
-  void save_cache();
+  // Hands one of the cached prefixes that are not on disk to the writer: for when there is nothing
+  // to do. False: there is none, no folder, or the writer is behind.
+  bool save_some();
 
   // As planned: every 0 and absent value filled in.
   const EngineOptions& options() const { return plan_.options; }

@@ -43,8 +43,8 @@ void Engine::make_cache() {
   scheduler_.use_cache(*cache_);
 }
 
-void Engine::save_cache() {
-  if (cache_) cache_->save();
+bool Engine::save_some() {
+  return cache_ && cache_->save_some();
 }
 
 // Sequences that begin behind a cached prefix get its state before their first step.

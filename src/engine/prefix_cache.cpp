@@ -14,7 +14,8 @@ PrefixCache::PrefixCache(const Limits& limits, PageAllocator& pages, std::option
     : limits_(limits), pages_(pages), disk_(disk), root_(std::make_unique<Node>()) {}
 
 PrefixCache::~PrefixCache() {
-  save();
+  if (disk_)
+    for (Node* node : unsaved()) spill(*node, true);
   // From the leaves up: a path may have thousands of nodes, too many to end inside one another.
   while (!snapshots_.empty()) drop_snapshot(*snapshots_.begin()->second);
 }
@@ -142,11 +143,12 @@ void PrefixCache::use(Node& node) {
 }
 
 void PrefixCache::drop_snapshot(Node& node) {
-  if (disk_) spill(node, false);
+  if (disk_ && !node.saved) spill(node, false);
   age_ = node.rank.first;
   snapshots_.erase(node.rank);
   bytes_ -= node.state->size();
   node.state.reset();
+  node.saved = false;
   drop_leaves(&node);
 }
 

@@ -62,7 +62,7 @@ class PrefixCache {
 
   // The allocator, the backend and the store must outlive the cache.
   PrefixCache(const Limits& limits, PageAllocator& pages, std::optional<Disk> disk = {});
-  ~PrefixCache();  // after save()
+  ~PrefixCache();  // all are saved
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
@@ -80,8 +80,9 @@ class PrefixCache {
   // where that cannot be reached.
   bool make_room(int32_t pages);
 
-  // Hands all that is not on disk to the store. Nothing without one.
-  void save();
+  // Hands a snapshot that is not on disk to the store. False: there is none, or no store, or too
+  // much waits there.
+  bool save_some();
 
   size_t bytes() const { return bytes_; }
   int32_t pages() const { return held_pages_; }
@@ -106,6 +107,7 @@ class PrefixCache {
     int32_t mtp_next = no_token;
     std::shared_ptr<const StateBytes> state;
     Rank rank;  // of the snapshot
+    bool saved = false;
     Children children;
   };
   // What the tree has of a prompt.
@@ -125,7 +127,8 @@ class PrefixCache {
   void drop_leaves(Node* node);
   int32_t freeable_pages() const;
   // prefix_cache_disk.cpp
-  void spill(const Node& node, bool wait);
+  bool spill(Node& node, bool wait);
+  std::vector<Node*> unsaved() const;
   void bring_back(std::span<const int32_t> prompt);
   bool read_pages(std::span<const int32_t> prompt, std::span<const int32_t> pages, int64_t known,
                   std::span<const PrefixStore::Segment> chain, StateBytes& state);

@@ -7,17 +7,23 @@
 
 namespace qnext::engine {
 
-void PrefixCache::save() {
-  if (!disk_) return;
-  std::vector<const Node*> nodes;
-  for (const auto& [rank, node] : snapshots_) nodes.push_back(node);
-  // Short ones first: those that build on them then need not have their pages too.
+// Short ones first: those that build on them then need not have their pages too.
+std::vector<PrefixCache::Node*> PrefixCache::unsaved() const {
+  std::vector<Node*> nodes;
+  for (const auto& [rank, node] : snapshots_)
+    if (!node->saved) nodes.push_back(node);
   std::ranges::sort(nodes, {}, [](const Node* node) { return node->depth; });
-  for (const Node* node : nodes) spill(*node, true);
+  return nodes;
 }
 
-// Writes the snapshot, and the pages from the longest stored prefix on.
-void PrefixCache::spill(const Node& node, bool wait) {
+bool PrefixCache::save_some() {
+  if (!disk_) return false;
+  const std::vector<Node*> nodes = unsaved();
+  return !nodes.empty() && spill(*nodes.front(), false);
+}
+
+// Writes the snapshot, and the pages from the longest stored prefix on. False: too much waits.
+bool PrefixCache::spill(Node& node, bool wait) {
   std::vector<const Node*> path;
   for (const Node* on_path = &node; on_path->parent; on_path = on_path->parent)
     path.push_back(on_path);
@@ -27,7 +33,8 @@ void PrefixCache::spill(const Node& node, bool wait) {
     tokens.insert(tokens.end(), on_path->place->first.begin(), on_path->place->first.end());
 
   const int64_t from = disk_->store.stored(tokens);
-  if (from == node.depth) return;
+  node.saved = from == node.depth;
+  if (node.saved) return true;
   const auto first = static_cast<size_t>(from / limits_.page_tokens);
   int32_t mtp_next = node.mtp_next;
   for (size_t i = first; i + 1 < path.size(); ++i)
@@ -36,7 +43,7 @@ void PrefixCache::spill(const Node& node, bool wait) {
   for (size_t i = first; i < path.size(); ++i)
     disk_->backend.export_page(path[i]->page, draft.page(static_cast<int64_t>(i - first)));
   std::ranges::copy(*node.state, draft.state().begin());
-  disk_->store.put(std::move(draft), wait);
+  return node.saved = disk_->store.put(std::move(draft), wait);
 }
 
 // Where the store has more of the prompt than the tree, the tree has it afterwards.

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "base/file.h"
@@ -238,6 +239,23 @@ TEST_F(PrefixCacheEngineTest, WhatLeavesMemoryComesBack) {
     }
     restart(options);  // all that waited has been written
   }
+}
+
+TEST_F(PrefixCacheEngineTest, LeisureIsForSaving) {
+  const TemporaryFolder folder;
+  start({.cache_folder = folder.path()});
+  EXPECT_FALSE(engine_->save_some());
+  ask(counted(0, 80), 3);
+  ask(joined(counted(0, 40), counted(200, 20)), 3);  // two snapshots more
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(engine_->save_some());
+  EXPECT_FALSE(engine_->save_some());
+  const auto files = [&] {
+    int count = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path()))
+      count += entry.path().extension() == ".prefix";
+    return count;
+  };
+  while (files() < 3) std::this_thread::yield();
 }
 
 TEST_F(PrefixCacheEngineTest, ADamagedFileCostsTimeOnly) {

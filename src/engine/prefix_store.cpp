@@ -265,18 +265,20 @@ PrefixStore::Draft PrefixStore::draft(std::span<const int32_t> tokens, int64_t f
   return draft;
 }
 
-void PrefixStore::put(Draft draft, bool wait) {
+bool PrefixStore::put(Draft draft, bool wait) {
   const size_t size = draft.segment_.bytes;
   std::unique_lock lock(mutex_);
   const auto fits = [&] {
     return waiting_.empty() || waiting_bytes_ + size <= limits_.waiting_bytes;
   };
+  if (size > limits_.bytes) return false;
   if (wait) changed_.wait(lock, fits);
-  if (size > limits_.bytes || !fits()) return;
+  if (!fits()) return false;
   waiting_bytes_ += size;
   waiting_.push_back(std::move(draft));
   lock.unlock();
   changed_.notify_all();
+  return true;
 }
 
 void PrefixStore::write_all() {

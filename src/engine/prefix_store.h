@@ -86,8 +86,9 @@ class PrefixStore {
     size_t state_at_ = 0;
   };
   Draft draft(std::span<const int32_t> tokens, int64_t from, int32_t mtp_next) const;
-  // Hands it to the writer. Where too much waits: waits too, or drops the draft.
-  void put(Draft draft, bool wait);
+  // Hands it to the writer. False where it is dropped: larger than the budget, or, unless the call
+  // may wait, too much is before it.
+  bool put(Draft draft, bool wait);
 
   size_t bytes() const;  // of the files
 

@@ -215,7 +215,7 @@ void EngineThread::step() {
 }
 
 void EngineThread::run() {
-  while (take_commands(idle_)) {
+  while (take_commands(idle_ && !engine_.save_some())) {
     step();
     ended_.clear();
     const engine::EngineLoad engine = engine_.load();
