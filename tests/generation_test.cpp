@@ -50,7 +50,7 @@ class Generation : public ::testing::TestWithParam<testing::Way> {
                                     const std::vector<GenerationRequest>& requests,
                                     int32_t prefill_chunk = 512) {
     Engine engine(backend, tokenizer_,
-                  {.max_context = 512,
+                  {.max_context = 1024,
                    .max_sequences = static_cast<int32_t>(requests.size()),
                    .prefill_chunk = prefill_chunk,
                    .max_speculation = 4,
@@ -140,6 +140,41 @@ TEST_P(Generation, SameSeedSameTextWhateverElse) {
 
 // Tokens drawn while drafts are verified follow the model's distribution: the second token of many
 // seeds, with and without drafts, against the exact mixture over first tokens.
+TEST_P(Generation, SameTextBehindACachedPrefix) {
+  const auto backend = model_->backend(2, GetParam());
+  for (const int32_t drafts : {0, 2}) {
+    SCOPED_TRACE(drafts);
+    std::vector<Collector> afresh;
+    std::vector<GenerationRequest> turns;
+    GenerationRequest turn = request(prompts()[0], 100);
+    turn.sampling.temperature = 0.7f;
+    turn.sampling.seed = 5;
+    turn.speculate = drafts;
+    for (int i = 0; i < 4; ++i) {
+      turns.push_back(turn);
+      afresh.push_back(std::move(run(*backend, {turn})[0]));
+      for (const ops::SampledToken& token : afresh.back().tokens)
+        turn.prompt.push_back(token.token);
+      for (const int32_t token : tokenizer_->encode("\n\nJULIET:\n")) turn.prompt.push_back(token);
+    }
+    Engine engine(*backend, tokenizer_,
+                  {.max_context = 1024, .max_speculation = 2, .cache_bytes = 1 << 28});
+    for (size_t i = 0; i < turns.size(); ++i) {
+      SCOPED_TRACE(i);
+      Collector answer;
+      engine.submit(turns[i], answer);
+      engine.run();
+      EXPECT_EQ(answer.text, afresh[i].text);
+      if (i > 0) {
+        EXPECT_GE(answer.finish->counts.cached_tokens, std::ssize(turns[i - 1].prompt) - 64);
+      }
+      if (i > 0 && backend->capabilities().answers_like_prompts) {
+        EXPECT_GE(answer.finish->counts.cached_tokens, std::ssize(turns[i - 1].prompt) + 100 - 65);
+      }
+    }
+  }
+}
+
 TEST_P(Generation, SpeculationLeavesTheDistributionUnchanged) {
   const auto backend = model_->backend(2, GetParam());
   constexpr int samples = 1500;

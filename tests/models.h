@@ -41,20 +41,23 @@ inline const std::string tiny_shakespeare = source_folder() + "/models/tiny-shak
 struct Way {
   std::optional<DType> quantize;  // none: weights as stored
   bool eager = true;              // the GPU's plain kernels; else its tensor cores and graphs
+  DType kv = DType::f32;          // the CPU's cache
   std::string name() const {
-    const std::string weights = quantize ? std::string(dtype_name(*quantize)) : "AsStored";
-    return on_cuda && !eager ? weights + "OnTensorCores" : weights;
+    std::string text = quantize ? std::string(dtype_name(*quantize)) : "AsStored";
+    if (kv != DType::f32) text += "CacheIn" + std::string(dtype_name(kv));
+    return on_cuda && !eager ? text + "OnTensorCores" : text;
   }
 };
 inline std::vector<Way> ways() {
   if (on_cuda)
     return {{std::nullopt}, {std::nullopt, false}, {DType::f8_e4m3, false}, {DType::q4_0, false}};
-  return {{std::nullopt}, {DType::q8_0}, {DType::q4_0}};
+  return {{std::nullopt}, {DType::q8_0}, {DType::q4_0}, {std::nullopt, true, DType::q8_0}};
 }
-// Those that hold weights as stored.
+// Those that hold weights and cache as exactly as they can.
 inline std::vector<Way> exact_ways() {
   std::vector<Way> all = ways();
-  std::erase_if(all, [](const Way& way) { return way.quantize.has_value(); });
+  std::erase_if(all,
+                [](const Way& way) { return way.quantize.has_value() || way.kv != DType::f32; });
   return all;
 }
 
@@ -71,8 +74,8 @@ struct TestModel {
                                        .quantize = way.quantize,
                                        .path = way.eager ? Path::eager : Path::graph});
 #else
-    return backend::make_cpu_backend(checkpoint, config,
-                                     {.threads = threads, .quantize = way.quantize});
+    return backend::make_cpu_backend(
+        checkpoint, config, {.threads = threads, .quantize = way.quantize, .kv_dtype = way.kv});
 #endif
   }
 

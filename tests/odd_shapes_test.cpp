@@ -197,6 +197,27 @@ TEST_P(OddShapes, QuantisedModelsRunWhateverTheWidths) {
   EXPECT_LT(std::sqrt(difference / norm), 0.25);
 }
 
+// Heads that no block of 32 fits are refused in one line before a weight is read.
+TEST_P(OddShapes, CachesInBlocksNeedHeadsOfWholeBlocks) {
+  if (testing::on_cuda) GTEST_SKIP() << "no such cache there";
+  const TemporaryFolder folder;
+  write_random_checkpoint(folder / "model", small_config(GetParam()),
+                          {.dtype = GetParam().dtype, .seed = 3, .threads = 1, .progress = {}});
+  const testing::TestModel model(folder / "model");
+  const testing::Way narrow{std::nullopt, true, DType::q8_0};
+  if (model.config.head_dim % 32 == 0) {
+    EXPECT_EQ(model.backend(1, narrow)->capabilities().page_bytes * 128,
+              model.backend(1)->capabilities().page_bytes * 34);
+    return;
+  }
+  try {
+    model.backend(1, narrow);
+    ADD_FAILURE() << "heads of " << model.config.head_dim;
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("head_dim"), std::string::npos) << error.what();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, OddShapes, ::testing::ValuesIn(cases()),
                          [](const auto& test) { return test.param.name; });
 

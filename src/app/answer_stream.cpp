@@ -45,10 +45,12 @@ std::string statistics_line(const engine::GenerationCounts& counts, const Answer
   const auto rate = [](int64_t tokens, double seconds) {
     return seconds > 0 ? rate_text(static_cast<double>(tokens) / seconds) : "-";
   };
-  std::string line =
-      fmt::format("prompt {} tokens, {} tokens/s; answer {} tokens, {} tokens/s",
-                  counts.prompt_tokens, rate(counts.prompt_tokens, timing.prefill),
-                  counts.generated_tokens, rate(counts.generated_tokens - 1, timing.decode));
+  const std::string cached =
+      counts.cached_tokens > 0 ? fmt::format(" ({} cached)", counts.cached_tokens) : "";
+  std::string line = fmt::format(
+      "prompt {} tokens{}, {} tokens/s; answer {} tokens, {} tokens/s", counts.prompt_tokens,
+      cached, rate(counts.prompt_tokens - counts.cached_tokens, timing.prefill),
+      counts.generated_tokens, rate(counts.generated_tokens - 1, timing.decode));
   if (counts.drafted_tokens > 0) {
     line += fmt::format("; {:.2f} tokens/step, {} of {} drafts accepted", counts.tokens_per_step(),
                         counts.accepted_tokens, counts.drafted_tokens);

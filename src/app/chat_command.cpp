@@ -8,6 +8,7 @@
 #include "app/answer_stream.h"
 #include "app/command.h"
 #include "app/conversation.h"
+#include "app/fingerprint.h"
 #include "app/line_editor.h"
 #include "app/model_files.h"
 #include "app/options.h"
@@ -61,8 +62,9 @@ class Chat {
     if (!template_ && !options_.answer.max_tokens) options_.answer.max_tokens = plain_answer_tokens;
     conversation_.set_system(options.system);
     backend_ = load_backend(files_, options.machine, options.answer.speculate > 0);
-    engine_ = std::make_unique<engine::Engine>(*backend_, &tokenizer_,
-                                               options.answer.engine_options(files_.stop_tokens()));
+    engine::EngineOptions engine = options.answer.engine_options(files_.stop_tokens());
+    engine.cache_fingerprint = fingerprint(files_, options.machine, backend_->capabilities());
+    engine_ = std::make_unique<engine::Engine>(*backend_, &tokenizer_, engine);
   }
 
   int run() {
@@ -209,6 +211,8 @@ void register_chat(CLI::App& app) {
   add_answer_options(command, options->answer);
   add_sampling_options(command, options->sampling);
   add_machine_options(command, options->machine);
+  options->answer.cache_bytes = size_t{1} << 30;
+  add_cache_options(command, options->answer);
   on_run(command, [options] { return Chat(*options).run(); });
 }
 

@@ -136,6 +136,7 @@ int run_command_line(int argument_count, const char* const* arguments) {
   register_inspect(app);
   register_verify(app);
   register_bench(app);
+  register_perplexity(app);
   register_synth(app);
   register_quantize(app);
 

@@ -31,6 +31,7 @@ void register_render(CLI::App& app);
 void register_inspect(CLI::App& app);
 void register_verify(CLI::App& app);
 void register_bench(CLI::App& app);
+void register_perplexity(CLI::App& app);
 void register_synth(CLI::App& app);
 void register_quantize(CLI::App& app);
 

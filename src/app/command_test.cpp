@@ -12,8 +12,9 @@ using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::StartsWith;
 
-const std::vector<std::string> command_names = {
-    "generate", "chat", "tokenize", "render", "inspect", "verify", "bench", "synth", "quantize"};
+const std::vector<std::string> command_names = {"generate", "chat",    "tokenize", "render",
+                                                "inspect",  "verify",  "bench",    "perplexity",
+                                                "synth",    "quantize"};
 
 TEST_F(Commands, HelpIsThereForAllWithExamples) {
   const Outcome all = run({"--help"});
@@ -214,6 +215,7 @@ TEST_F(Commands, InspectCountsWhatIsThere) {
   EXPECT_EQ(memory("kv_bytes", {"--context", "2048"}) * 2,
             memory("kv_bytes", {"--context", "4096"}));
   EXPECT_EQ(memory("kv_bytes", {"--kv-type", "bf16"}) * 2, memory("kv_bytes", {}));
+  EXPECT_EQ(memory("kv_bytes", {"--kv", "q8_0"}) * 128, memory("kv_bytes", {}) * 34);
   EXPECT_LT(memory("weights_bytes", {"--quantize", "q4_0"}),
             memory("weights_bytes", {"--quantize", "q8_0"}));
 }
@@ -289,6 +291,32 @@ TEST_F(Commands, ChatAnswersLinesOfAFile) {
   EXPECT_EQ(outcome.out,
             run({"generate", "ROMEO:\n", "--temperature", "0", "--max-tokens", "8"}).out + "\n");
   EXPECT_EQ(run({"chat"}, "a\xff\n").status, 1);
+}
+
+TEST_F(Commands, ChatComputesWhatIsNew) {
+  const std::string lines = "ROMEO:\nJULIET:\nROMEO:\n/stats\n";
+  const std::vector<std::string> chat = {"chat", "--temperature", "0", "--max-tokens", "150"};
+  const Outcome cached = run(chat, lines);
+  EXPECT_THAT(cached.err, HasSubstr(" cached)"));
+  std::vector<std::string> without = chat;
+  without.insert(without.end(), {"--cache-memory", "0"});
+  const Outcome afresh = run(without, lines);
+  EXPECT_THAT(afresh.err, Not(HasSubstr("cached")));
+  EXPECT_EQ(cached.out, afresh.out);
+}
+
+TEST_F(Commands, ChatRemembersAfterARestart) {
+  const std::vector<std::string> chat = {"chat", "--temperature", "0",          "--max-tokens",
+                                         "150",  "--cache-dir",   path("cache")};
+  std::string lines;
+  for (int i = 0; i < 30; ++i) lines += "To be, or not to be: ";
+  lines += "\n/stats\n";
+  const Outcome first = run(chat, lines);
+  const Outcome again = run(chat, lines);
+  EXPECT_EQ(again.out, first.out);
+  EXPECT_THAT(first.err, Not(HasSubstr("cached")));
+  EXPECT_THAT(again.err, HasSubstr(" cached)"));
+  expect_error(run({"chat", "--cache-dir", "/dev/null/x"}, "a\n"), "/dev/null/x");
 }
 
 TEST_F(Commands, AClosedPipeIsNoError) {

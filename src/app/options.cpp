@@ -1,11 +1,14 @@
 #include "app/options.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <limits>
 #include <random>
 #include <utility>
 
+#include "app/units.h"
 #include "base/error.h"
 
 namespace qnext::app {
@@ -35,6 +38,7 @@ CLI::Validator between(int64_t low, int64_t high) {
 
 DType cache_dtype(const std::string& name) {
   if (name == "f8") return DType::f8_e4m3;
+  if (name == "q8_0") return DType::q8_0;
   return name == "bf16" ? DType::bf16 : DType::f32;
 }
 
@@ -64,7 +68,7 @@ DType MachineOptions::activations_dtype() const {
 
 std::optional<std::string> MachineOptions::why_not_on_cpu() const {
   if (quantize == "f8") return "--quantize f8 is for GPUs, the CPU takes q8_0 or q4_0";
-  if (kv_type == "f8") return "--kv f8 is for GPUs, the CPU takes f32 or bf16";
+  if (kv_type == "f8") return "--kv f8 is for GPUs, the CPU takes f32, bf16 or q8_0";
   if (state_type != "f32") return "--state " + state_type + " is for GPUs, the CPU takes f32";
   if (activations != "bf16") return "--activations " + activations + " is for GPUs";
   if (!backend_path.empty()) return "--backend-path is for GPUs, the CPU has one path";
@@ -73,6 +77,7 @@ std::optional<std::string> MachineOptions::why_not_on_cpu() const {
 
 std::optional<std::string> MachineOptions::why_not_on_gpu() const {
   if (quantize == "q8_0") return "--quantize q8_0 is for CPUs, a GPU takes q4_0 or f8";
+  if (kv_type == "q8_0") return "--kv q8_0 is for CPUs, a GPU takes bf16 or f8";
   return std::nullopt;
 }
 
@@ -107,6 +112,8 @@ engine::EngineOptions AnswerOptions::engine_options(std::vector<int32_t> stop) c
   options.prefill_chunk = prefill_chunk;
   options.max_speculation = speculate;
   options.adapt_speculation = !speculate_fixed;
+  options.cache_bytes = cache_bytes;
+  options.cache_folder = cache_folder;
   options.stop_tokens = std::move(stop);
   return options;
 }
@@ -136,8 +143,9 @@ void add_storage_options(CLI::App& command, MachineOptions& options) {
   add("--quantize", options.quantize,
       "hold weights as q8_0 or q4_0, on a GPU q4_0 or f8 [as stored]")
       ->check(one_of({"q8_0", "q4_0", "f8"}));
-  add("--kv,--kv-type", options.kv_type, "cached keys and values as f32, bf16 or (GPU) f8 [f32]")
-      ->check(one_of({"f32", "bf16", "f8"}));
+  add("--kv,--kv-type", options.kv_type,
+      "cached keys and values as f32, bf16, (CPU) q8_0 or (GPU) f8 [f32]")
+      ->check(one_of({"f32", "bf16", "q8_0", "f8"}));
 }
 
 void add_machine_options(CLI::App& command, MachineOptions& options) {
@@ -211,6 +219,21 @@ void add_context_options(CLI::App& command, AnswerOptions& options) {
       ->type_name("N")
       ->check(between(1, int64_t{1} << 40));
   add_step_options(command, options);
+}
+
+void add_cache_options(CLI::App& command, AnswerOptions& options) {
+  command
+      .add_option("--cache-memory", options.cache_bytes,
+                  fmt::format("for what was computed of earlier prompts; 0: none [{}]",
+                              bytes_text(static_cast<double>(options.cache_bytes))))
+      ->group("Machine")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false).description(""));
+  command
+      .add_option("--cache-dir", options.cache_folder,
+                  "folder for what leaves that memory and outlives the program [none]")
+      ->group("Machine")
+      ->type_name("DIR");
 }
 
 void add_answer_options(CLI::App& command, AnswerOptions& options) {

@@ -78,6 +78,10 @@ TEST(MachineOptions, EachDeviceNamesWhatItCannotDo) {
   EXPECT_FALSE(with(&MachineOptions::quantize, "q8_0").why_not_on_cpu());
   EXPECT_THAT(*with(&MachineOptions::quantize, "q8_0").why_not_on_gpu(),
               testing::HasSubstr("q4_0 or f8"));
+  EXPECT_FALSE(with(&MachineOptions::kv_type, "q8_0").why_not_on_cpu());
+  EXPECT_THAT(*with(&MachineOptions::kv_type, "q8_0").why_not_on_gpu(),
+              testing::HasSubstr("bf16 or f8"));
+  EXPECT_EQ(with(&MachineOptions::kv_type, "q8_0").kv_dtype(), DType::q8_0);
   for (const MachineOptions& gpu_only :
        {with(&MachineOptions::quantize, "f8"), with(&MachineOptions::kv_type, "f8"),
         with(&MachineOptions::state_type, "bf16"), with(&MachineOptions::activations, "f8"),

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "app/terminal.h"
-#include "app/units.h"
 
 namespace qnext::app {
 namespace {
@@ -19,10 +18,10 @@ constexpr auto interval = std::chrono::milliseconds(100);
 }  // namespace
 
 std::string progress_line(const std::string& label, double done, double total, double seconds,
-                          int columns) {
+                          int columns, AmountText amount) {
   const double share = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 0;
   std::string numbers =
-      fmt::format(" {:3.0f} %  {} of {}", share * 100, bytes_text(done), bytes_text(total));
+      fmt::format(" {:3.0f} %  {} of {}", share * 100, amount(done), amount(total));
   // An estimate from the first percent would jump about.
   if (share > 0.01) {
     numbers += fmt::format(", {} left", seconds_text(seconds * (1 - share) / share));
@@ -38,8 +37,9 @@ std::string progress_line(const std::string& label, double done, double total, d
   return line.substr(0, static_cast<size_t>(std::max(columns - 1, 0)));
 }
 
-ProgressBar::ProgressBar(std::string label)
+ProgressBar::ProgressBar(std::string label, AmountText amount)
     : label_(std::move(label)),
+      amount_(amount),
       terminal_(is_terminal(STDERR_FILENO)),
       start_(Clock::now()),
       next_(start_ + delay) {}
@@ -57,7 +57,7 @@ void ProgressBar::update(size_t done, size_t total) {
   const double seconds = std::chrono::duration<double>(now - start_).count();
   fmt::print(stderr, "\r{}\x1b[K",
              progress_line(label_, static_cast<double>(done), static_cast<double>(total), seconds,
-                           terminal_columns(STDERR_FILENO)));
+                           terminal_columns(STDERR_FILENO), amount_));
 }
 
 }  // namespace qnext::app

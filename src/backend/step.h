@@ -95,12 +95,14 @@ struct SequenceResult {
 
 // What a backend offers, fixed once loaded.
 struct Capabilities {
-  std::string device;  // "cpu, 2 threads, avx512"
-  int64_t page_tokens = 0;
+  std::string device;       // "cpu, 2 threads, avx512"
+  int64_t page_tokens = 0;  // a multiple of prompt_cut, unless bits depend on no cut at all
   size_t page_bytes = 0;    // one page over all attention layers
   size_t slot_bytes = 0;    // one state slot over all Gated DeltaNet layers
   size_t weight_bytes = 0;  // resident weights
   bool has_mtp = false;
+  // Rows of an answer have the bits that the same tokens would have as rows of a prompt.
+  bool answers_like_prompts = false;
   int32_t prefill_chunk = 512;  // prompt tokens in one step that make good use of the device
   // Error of one forward pass, relative to the largest value of a tensor, that the roundings of
   // this backend explain; where experts are chosen by a hair, in rows that met the same experts.
@@ -140,6 +142,17 @@ class Observer {
                        const float* data) = 0;
 };
 
+// Sees what the matrices are multiplied with, for calibration.
+class InputObserver {
+ public:
+  virtual ~InputObserver() = default;
+  // x [rows, columns]: inputs of these weights, by their Hugging Face names, which all read the
+  // same rows. A matrix that a step multiplies comes once a step: an expert with the rows routed to
+  // it, lm_head with every row, whether or not logits were asked for.
+  virtual void inputs(std::span<const std::string> weights, int64_t rows, int64_t columns,
+                      const float* x) = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -160,9 +173,17 @@ class Backend {
   virtual void export_state(int32_t slot, std::span<std::byte> out) const = 0;
   virtual void import_state(int32_t slot, std::span<const std::byte> in) = 0;
 
+  // A page's bytes, of all layers, out and in; the span is page_bytes long.
+  virtual void export_page(int32_t page, std::span<std::byte> out) const = 0;
+  virtual void import_page(int32_t page, std::span<const std::byte> in) = 0;
+
   // For tests and `verify`: every later step shows its inner values (and computes logits for all
   // rows); null ends it. Costs time.
   virtual void observe(Observer* observer) = 0;
+
+  // Every later step shows its matrices' inputs; null ends it. Costs time. False: this backend
+  // cannot.
+  virtual bool observe_inputs(InputObserver* /*observer*/) { return false; }
 
   virtual const Traffic& traffic() const = 0;
 

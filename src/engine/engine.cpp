@@ -53,6 +53,8 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
   step.pages = sequence.pages;
   step.state_in = sequence.slots.input();
   step.state_out = sequence.slots.outputs(planned.rows, planned.drafts);
+  for (const PlannedStep::KeptRow& kept : planned.kept_rows)
+    sequence.slots.also_keep(kept.row, kept.slot);
   step.drafts = planned.drafts;
   step.force_accepted = sequence.force_accepted;
   step.draw = planned.draw;
@@ -112,6 +114,14 @@ std::optional<FinishReason> advance(const PlannedStep& planned, backend::Sequenc
   return std::nullopt;
 }
 
+// Slots that the reservation has beyond those of sequences.
+std::vector<int32_t> snapshot_slots(const EnginePlan& plan) {
+  std::vector<int32_t> slots;
+  for (int32_t slot = plan.options.slots; slot < plan.reservation.slots; ++slot)
+    slots.push_back(slot);
+  return slots;
+}
+
 }  // namespace
 
 // While it lives, cancel() only marks: sequences of the batch stay where they are.
@@ -134,13 +144,15 @@ Engine::Engine(backend::Backend& backend, const Tokenizer* tokenizer, const Engi
       tokenizer_(tokenizer),
       plan_(plan_engine(backend.config(), backend.capabilities(), options)),
       pages_(plan_.reservation.pages),
-      slots_(plan_.reservation.slots),
+      slots_(plan_.options.slots),
       scheduler_({.max_sequences = plan_.options.max_sequences,
                   .prefill_chunk = plan_.options.prefill_chunk,
-                  .page_tokens = backend.capabilities().page_tokens},
+                  .page_tokens = backend.capabilities().page_tokens,
+                  .snapshot_slots = snapshot_slots(plan_)},
                  pages_, slots_),
       speculation_(plan_.options.adapt_speculation, backend.config().layers.size()) {
   backend_.reserve(plan_.reservation);
+  if (plan_.options.cache_bytes > 0) make_cache();
 }
 
 Engine::~Engine() = default;
@@ -151,8 +163,12 @@ double Engine::now() const {
   return std::chrono::duration<double>(time).count();
 }
 
-RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+void Engine::check(const GenerationRequest& request) const {
   check_request(request, options(), backend_.config());
+}
+
+RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+  check(request);
   const RequestId id = last_id_ + 1;
   std::vector<int32_t> stop_tokens = std::move(request.stop_tokens);
   if (!request.ignore_eos)
@@ -194,6 +210,7 @@ bool Engine::step() {
   speculation_.choose(scheduler_.running_sequences());
   const std::vector<PlannedStep> plan = scheduler_.plan();
   if (plan.empty()) return false;
+  restore_states(plan);
   const double start = now();
   std::vector<backend::SequenceResult> results = run_batch(backend_, plan);
   const double seconds = now() - start;
@@ -208,10 +225,14 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
   Sequence& sequence = *planned.sequence;
   if (sequence.cancelled) return;  // by a listener, since the batch was planned
   if (result.error) return finish(sequence, FinishReason::error, *result.error);
-  if (!sequence.prefilling())
-    speculation_.judged(sequence.speculation, planned.drafts, result.accepted_drafts());
   try {
+    const int64_t first = sequence.computed;
+    if (sequence.prefilling())
+      keep_prompt(sequence, planned.rows);
+    else
+      speculation_.judged(sequence.speculation, planned.drafts, result.accepted_drafts());
     std::optional<FinishReason> reason = advance(planned, result);
+    save_answer(sequence, first);
     if (!reason) return;
     if (*reason != FinishReason::cancelled) sequence.answer.flush();
     finish(sequence, *reason);
@@ -221,6 +242,7 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
 }
 
 void Engine::finish(Sequence& sequence, FinishReason reason, std::string error) {
+  if (reason != FinishReason::error) keep_answer(sequence);
   const std::unique_ptr<Sequence> ended = scheduler_.remove(sequence.id);
   const Finish finish{.reason = reason,
                       .stop_string = ended->answer.stop_string(),
@@ -242,7 +264,9 @@ EngineLoad Engine::load() const {
   return {.waiting = scheduler_.waiting(),
           .running = scheduler_.running(),
           .free_pages = pages_.free(),
-          .free_slots = slots_.free()};
+          .free_slots = slots_.free(),
+          .cached_pages = cache_ ? cache_->pages() : 0,
+          .cached_bytes = cache_ ? cache_->bytes() : 0};
 }
 
 }  // namespace qnext::engine

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/temporary_folder.h"
 #include "engine/collector.h"
 #include "engine/engine.h"
 #include "engine/testing/fake_backend.h"
@@ -95,11 +96,27 @@ void expect_answer(const Running& running, const ReferenceSettings& settings) {
   expect_counts(running);
 }
 
-GenerationRequest random_request(Random& random, const EngineOptions& options, int32_t vocabulary) {
+// Often it begins as an earlier one did, or goes on from its answer.
+std::vector<int32_t> random_prompt(Random& random, int64_t longest, int32_t vocabulary,
+                                   const std::deque<Running>& earlier) {
+  std::vector<int32_t> prompt;
+  if (!earlier.empty() && random.one_in(2)) {
+    const Running& one = earlier[static_cast<size_t>(random.between(0, std::ssize(earlier) - 1))];
+    prompt = one.request.prompt;
+    for (const ops::SampledToken& token : one.listener.tokens) prompt.push_back(token.token);
+    prompt.resize(static_cast<size_t>(random.between(0, std::ssize(prompt))));
+  }
+  const int64_t length = random.between(1, std::max<int64_t>(longest, 1));
+  while (std::ssize(prompt) < length) prompt.push_back(random.small(0, vocabulary - 1));
+  prompt.resize(static_cast<size_t>(length));
+  return prompt;
+}
+
+GenerationRequest random_request(Random& random, const EngineOptions& options, int32_t vocabulary,
+                                 const std::deque<Running>& earlier) {
   GenerationRequest request;
   const int64_t longest = random.one_in(4) ? options.max_context - 1 : options.max_context / 2;
-  request.prompt.resize(static_cast<size_t>(random.between(1, std::max<int64_t>(longest, 1))));
-  for (int32_t& token : request.prompt) token = random.small(0, vocabulary - 1);
+  request.prompt = random_prompt(random, longest, vocabulary, earlier);
   if (!random.one_in(3)) request.max_tokens = random.between(1, 30);
   if (random.one_in(3)) request.stop_tokens.push_back(random.small(0, vocabulary - 1));
   request.ignore_eos = random.one_in(3);
@@ -127,6 +144,7 @@ void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
                    .page_tokens = random.between(1, 9),
                    .context = random.between(10, 120),
                    .eos_token_ids = {testing::tiny_special},
+                   .answers_like_prompts = !random.one_in(4),
                    .acceptance = static_cast<double>(random.small(-10, 10)) / 10};
   fake.seconds = [&random](const backend::Batch&) { return random.small(1, 100) * 0.1; };
   FakeBackend backend(fake);
@@ -138,6 +156,9 @@ void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
   if (random.one_in(2))
     options.pages = random.small(static_cast<int32_t>(10 / fake.page_tokens) + 1, 40);
   if (random.one_in(2)) options.slots = options.max_speculation + random.small(1, 5);
+  if (random.one_in(2)) options.cache_bytes = static_cast<size_t>(random.between(100, 20000));
+  std::optional<TemporaryFolder> folder;
+  if (options.cache_bytes > 0 && random.one_in(10)) options.cache_folder = folder.emplace().path();
   Engine engine(backend, tokenizer, options);
   ReferenceSettings settings{.vocabulary = fake.vocabulary,
                              .context = engine.options().max_context,
@@ -150,7 +171,7 @@ void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
   while (busy || to_come > 0) {
     while (to_come > 0 && random.one_in(2)) {
       Running& next = all.emplace_back();
-      next.request = random_request(random, engine.options(), fake.vocabulary);
+      next.request = random_request(random, engine.options(), fake.vocabulary, all);
       if (tokenizer) add_stop_strings(random, next.request);
       next.id = engine.submit(next.request, next.listener);
       --to_come;
@@ -166,7 +187,8 @@ void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
   for (const Running& running : all) expect_answer(running, settings);
   const EngineLoad load = engine.load();
   EXPECT_EQ(load.running + load.waiting, 0);
-  EXPECT_EQ(load.free_pages, engine.options().pages);
+  EXPECT_EQ(load.free_pages + load.cached_pages, engine.options().pages);
+  EXPECT_LE(load.cached_bytes, engine.options().cache_bytes);
   EXPECT_EQ(load.free_slots, engine.options().slots);
 }
 

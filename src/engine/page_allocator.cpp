@@ -4,7 +4,8 @@
 
 namespace qnext::engine {
 
-PageAllocator::PageAllocator(int32_t pages) : total_(pages), taken_(static_cast<size_t>(pages)) {
+PageAllocator::PageAllocator(int32_t pages)
+    : total_(pages), references_(static_cast<size_t>(pages)) {
   free_.reserve(static_cast<size_t>(pages));
   for (int32_t page = pages - 1; page >= 0; --page) free_.push_back(page);
 }
@@ -21,18 +22,25 @@ int32_t PageAllocator::take_promised() {
   const int32_t page = free_.back();
   free_.pop_back();
   --promised_;
-  taken_[static_cast<size_t>(page)] = true;
+  references_[static_cast<size_t>(page)] = 1;
   return page;
+}
+
+void PageAllocator::share(std::span<const int32_t> pages) {
+  for (const int32_t page : pages) {
+    QNEXT_CHECK(page >= 0 && page < total_ && references(page) > 0,
+                "page {} is shared but was not taken", page);
+    ++references_[static_cast<size_t>(page)];
+  }
 }
 
 void PageAllocator::give_back(std::span<const int32_t> pages, int32_t unused_promise) {
   QNEXT_CHECK(unused_promise >= 0 && unused_promise <= promised_);
   promised_ -= unused_promise;
   for (const int32_t page : pages) {
-    QNEXT_CHECK(page >= 0 && page < total_ && taken_[static_cast<size_t>(page)],
+    QNEXT_CHECK(page >= 0 && page < total_ && references(page) > 0,
                 "page {} is given back but was not taken", page);
-    taken_[static_cast<size_t>(page)] = false;
-    free_.push_back(page);
+    if (--references_[static_cast<size_t>(page)] == 0) free_.push_back(page);
   }
 }
 

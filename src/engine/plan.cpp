@@ -68,12 +68,16 @@ EnginePlan plan_engine(const Config& config, const backend::Capabilities& capabi
     fail("{} state slots are too few: one sequence with {} drafts a step holds {}", options.slots,
          options.max_speculation, verify_rows);
 
+  // Two prompts that share a batch seldom both want a state from the middle of their chunk.
+  constexpr int32_t snapshot_slots = 2;
+  const int32_t slots = options.slots + (options.cache_bytes > 0 ? snapshot_slots : 0);
+
   // The largest batch: one sequence prefills a whole chunk, all others verify all their drafts. A
   // chunk may hold several prompts, but no more than there is context for.
   const int64_t chunk = std::min(int64_t{options.prefill_chunk}, sequences * options.max_context);
   const int64_t rows = std::max(chunk, verify_rows) + (sequences - 1) * verify_rows;
   plan.reservation = {
-      .pages = options.pages, .slots = options.slots, .rows = fits_int32(rows, "rows in a batch")};
+      .pages = options.pages, .slots = slots, .rows = fits_int32(rows, "rows in a batch")};
   return plan;
 }
 

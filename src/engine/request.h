@@ -46,6 +46,7 @@ std::string_view finish_reason_name(FinishReason reason);
 
 struct GenerationCounts {
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;     // of the prompt, those that an earlier request had computed
   int64_t generated_tokens = 0;  // the stop token and the tokens of a stop string included
   int64_t prefill_steps = 0;     // steps that ran the prompt; the last draws the first token
   int64_t decode_steps = 0;      // steps after those

@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "backend/step.h"
@@ -43,13 +44,39 @@ int32_t prefill_rows(const Sequence& sequence, int32_t budget, int32_t chunk) {
       std::max(end - end % backend::prompt_cut - sequence.computed, int64_t{0}));
 }
 
-PlannedStep plan_prefill(Sequence& sequence, int32_t rows) {
-  const bool draw = rows == sequence.prompt_tokens - sequence.computed;
-  return {.sequence = &sequence,
-          .rows = rows,
-          .drafts = 0,
-          .draw = draw,
-          .propose = draw ? drafts_worth_proposing(sequence, rows) : 0};
+// `free_slots` for snapshots, of this batch. Where there is none left the chunk ends early.
+PlannedStep plan_prefill(Sequence& sequence, int32_t rows, std::span<const int32_t>& free_slots) {
+  PlannedStep step{.sequence = &sequence, .rows = rows};
+  for (const int64_t wanted : sequence.snapshots) {
+    const int64_t row = wanted - sequence.computed - 1;
+    if (row < 0 || row >= step.rows - 1) continue;  // past, later, or the state at the end
+    if (free_slots.empty()) {
+      step.rows = static_cast<int32_t>(row) + 1;
+      break;
+    }
+    step.kept_rows.push_back({static_cast<int32_t>(row), free_slots.front()});
+    free_slots = free_slots.subspan(1);
+  }
+  step.draw = step.rows == sequence.prompt_tokens - sequence.computed;
+  step.propose = step.draw ? drafts_worth_proposing(sequence, step.rows) : 0;
+  return step;
+}
+
+// Snapshots are worth taking where prompts part, and at the end of this one, which the next turn of
+// a conversation begins with.
+void start_behind(Sequence& sequence, CachedPrefix prefix, int64_t page_tokens) {
+  const int64_t end = (sequence.prompt_tokens - 1) / page_tokens * page_tokens;
+  for (const int64_t wanted : {prefix.known_tokens, end})
+    if (wanted > prefix.tokens && (sequence.snapshots.empty() || wanted > sequence.snapshots[0]))
+      sequence.snapshots.push_back(wanted);
+  if (prefix.tokens == 0) return;
+  sequence.computed = prefix.tokens;
+  sequence.statistics.cached_tokens = prefix.tokens;
+  sequence.pages = std::move(prefix.pages);
+  sequence.restored = std::move(prefix.state);
+  if (prefix.mtp) return;
+  sequence.speculation.head_in_step = false;
+  sequence.speculation.wanted = 0;
 }
 
 }  // namespace
@@ -66,17 +93,28 @@ int32_t Scheduler::pages_for(int64_t tokens) const {
 }
 
 void Scheduler::admit() {
-  while (!waiting_.empty() && running() < limits_.max_sequences) {
-    Sequence& next = *waiting_.front();
-    const int32_t slots = next.speculate + 1;
-    const int32_t pages = pages_for(next.limit);
-    if (slots > slots_.free() || !pages_.promise(pages)) break;
-    next.promised_pages = pages;
-    next.slots = SequenceSlots(slots_.take(slots));
+  while (!waiting_.empty() && running() < limits_.max_sequences && take_memory(*waiting_.front())) {
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }
   QNEXT_CHECK(waiting_.empty() || !running_.empty(), "a request waits for more than there is");
+}
+
+// All that the sequence may ever need, less what the cache has for it. False: it has to wait.
+bool Scheduler::take_memory(Sequence& sequence) {
+  const int32_t slots = sequence.speculate + 1;
+  if (slots > slots_.free()) return false;
+  CachedPrefix prefix;
+  if (cache_) prefix = cache_->find(sequence.tokens);
+  const int32_t pages = pages_for(sequence.limit) - static_cast<int32_t>(prefix.pages.size());
+  if (!pages_.promise(pages) && !(cache_ && cache_->make_room(pages) && pages_.promise(pages))) {
+    pages_.give_back(prefix.pages, 0);
+    return false;
+  }
+  sequence.promised_pages = pages;
+  sequence.slots = SequenceSlots(slots_.take(slots));
+  if (cache_) start_behind(sequence, std::move(prefix), limits_.page_tokens);
+  return true;
 }
 
 void Scheduler::take_pages(const PlannedStep& step) {
@@ -92,13 +130,14 @@ std::vector<PlannedStep> Scheduler::plan() {
   admit();
   std::vector<PlannedStep> steps;
   int32_t budget = limits_.prefill_chunk;
+  std::span<const int32_t> snapshot_slots = limits_.snapshot_slots;
   const Sequence* unfinished = nullptr;  // its turn is over, its prompt is not
   for (const auto& sequence : running_) {
     if (!sequence->prefilling()) {
       steps.push_back(plan_decode(*sequence));
     } else if (const int32_t rows = prefill_rows(*sequence, budget, limits_.prefill_chunk)) {
-      steps.push_back(plan_prefill(*sequence, rows));
-      budget -= rows;
+      steps.push_back(plan_prefill(*sequence, rows, snapshot_slots));
+      budget -= steps.back().rows;
       if (!steps.back().draw) unfinished = sequence.get();
     }
   }

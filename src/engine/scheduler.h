@@ -7,6 +7,9 @@
 // chunk each, so that a short one waits for one chunk of each longer one at most. Chunks of
 // backend::prompt_cut tokens or more end at multiples of it or with their prompt: so the neighbours
 // of a prompt do not decide where it is cut. Smaller chunks are as they were asked for.
+//
+// With a cache of prefixes a sequence starts behind what is known of its prompt, and what the cache
+// holds makes room for it where pages are short.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +19,7 @@
 #include <vector>
 
 #include "engine/page_allocator.h"
+#include "engine/prefix_cache.h"
 #include "engine/sequence.h"
 #include "engine/slot_allocator.h"
 
@@ -25,6 +29,9 @@ struct SchedulerLimits {
   int32_t max_sequences = 1;
   int32_t prefill_chunk = 512;
   int64_t page_tokens = 1;
+  // Slots beside those of the allocator for snapshots in the middle of a chunk. Without one a chunk
+  // ends where the snapshot is wanted.
+  std::vector<int32_t> snapshot_slots = {};
 };
 
 // The rows of one sequence in the next batch.
@@ -34,6 +41,12 @@ struct PlannedStep {
   int32_t drafts = 0;   // of them, at the end
   bool draw = false;    // false while more of the prompt is to come
   int32_t propose = 0;  // drafts wanted for the step after
+  // Rows of a prompt after which the state is kept in a slot.
+  struct KeptRow {
+    int32_t row = 0;
+    int32_t slot = 0;
+  };
+  std::vector<KeptRow> kept_rows = {};
 };
 
 class Scheduler {
@@ -41,6 +54,8 @@ class Scheduler {
   // The allocators must outlive the scheduler; whatever sequences hold is taken and given back
   // here.
   Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots);
+  // From now on prompts go on from what it knows; it must outlive the scheduler's last call.
+  void use_cache(PrefixCache& cache) { cache_ = &cache; }
 
   void enqueue(std::unique_ptr<Sequence> sequence);
   // Admits what fits, gives every planned sequence the pages of its step, and drops drafts that
@@ -61,12 +76,14 @@ class Scheduler {
 
  private:
   void admit();
+  bool take_memory(Sequence& sequence);
   Sequence* find_if(const std::function<bool(const Sequence&)>& wanted);
   void take_pages(const PlannedStep& step);
 
   SchedulerLimits limits_;
   PageAllocator& pages_;
   SlotAllocator& slots_;
+  PrefixCache* cache_ = nullptr;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // those that prefill in the order of turns
 };

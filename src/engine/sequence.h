@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "engine/answer.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/slot_allocator.h"
 #include "engine/speculation.h"
@@ -37,6 +39,14 @@ struct Sequence {
   std::vector<int32_t> pages;
   int32_t promised_pages = 0;  // not yet taken
   SequenceSlots slots;
+
+  // With a cache of prefixes: the state to go on from, until the first step has it; where in the
+  // prompt to take snapshots, in order; and the state at the newest page boundary of the answer,
+  // after `answer_state_tokens` tokens.
+  std::shared_ptr<const StateBytes> restored;
+  std::vector<int64_t> snapshots;
+  StateBytes answer_state;
+  int64_t answer_state_tokens = 0;
 
   bool prefilling() const { return computed < prompt_tokens; }
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }

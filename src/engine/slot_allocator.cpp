@@ -42,6 +42,18 @@ std::span<const int32_t> SequenceSlots::outputs(int32_t rows, int32_t drafts) {
   return outputs_;
 }
 
+void SequenceSlots::also_keep(int32_t row, int32_t slot) {
+  int32_t& output = outputs_[static_cast<size_t>(row)];
+  QNEXT_CHECK(output == backend::no_slot);
+  output = slot;
+}
+
+int32_t SequenceSlots::restore() {
+  QNEXT_CHECK(!started_);
+  started_ = true;
+  return slots_.front();
+}
+
 void SequenceSlots::advance(int32_t drafts, int32_t accepted) {
   QNEXT_CHECK(accepted >= 0 && accepted <= drafts);
   started_ = true;

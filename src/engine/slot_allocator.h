@@ -43,6 +43,12 @@ class SequenceSlots {
   // Where the rows of a step write: nothing before its last drafts + 1 rows. Valid until the next
   // call; drafts < all().size(), drafts < rows.
   std::span<const int32_t> outputs(int32_t rows, int32_t drafts);
+  // Besides, the state after `row`, which writes nothing else, goes to `slot`.
+  void also_keep(int32_t row, int32_t slot);
+  // Where the step that was asked for last has written the state after `row`; no_slot: nowhere.
+  int32_t written(int32_t row) const { return outputs_[static_cast<size_t>(row)]; }
+  // Where a state is to be put for a sequence that does not begin at its start.
+  int32_t restore();
   // After that step: `accepted` of its drafts were right, so the state after them is the state now.
   void advance(int32_t drafts, int32_t accepted);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace qnext {
 
 StateShape state_shape(const Config& config) {
@@ -17,6 +19,13 @@ StateShape state_shape(const Config& config) {
 int64_t kv_layers(const Config& config, bool with_mtp) {
   return std::ranges::count(config.layers, Mixer::full_attention, &LayerKind::mixer) +
          (with_mtp ? config.mtp_layers : 0);
+}
+
+void check_kv_dtype(const Config& config, DType dtype) {
+  const auto block = static_cast<int64_t>(block_layout(dtype).values);
+  if (config.head_dim % block != 0)
+    fail("a KV cache in {} needs head_dim to be a multiple of {}, but it is {}; use --kv bf16",
+         dtype_name(dtype), block, config.head_dim);
 }
 
 size_t kv_bytes_per_token(const Config& config, bool with_mtp, DType dtype) {

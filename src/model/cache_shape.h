@@ -32,7 +32,11 @@ StateShape state_shape(const Config& config);
 
 // Attention layers that hold a KV cache: the model's, then the MTP head's.
 int64_t kv_layers(const Config& config, bool with_mtp);
-// Bytes of keys and values of one position over all those layers.
+// Throws Error where heads of the model do not fit a cache of this type: blocks of q8_0 have 32
+// values of one head.
+void check_kv_dtype(const Config& config, DType dtype);
+// Bytes of keys and values of one position over all those layers, in a type that
+// check_kv_dtype() allows.
 size_t kv_bytes_per_token(const Config& config, bool with_mtp, DType dtype);
 
 }  // namespace qnext

@@ -22,8 +22,8 @@ using Vector = std::vector<double>;
 
 class Oracle {
  public:
-  Oracle(const Config& config, const Checkpoint& checkpoint)
-      : config_(config), checkpoint_(checkpoint), rope_(make_rope()) {}
+  Oracle(const Config& config, const Checkpoint& checkpoint, MatrixInputs* inputs)
+      : config_(config), checkpoint_(checkpoint), inputs_(inputs), rope_(make_rope()) {}
 
   OracleOutputs run(std::span<const int32_t> tokens) {
     OracleOutputs out;
@@ -80,6 +80,7 @@ class Oracle {
 
   // x [rows, columns of w] times w transposed, plus a bias where the checkpoint has one.
   Vector linear(const Vector& x, const std::string& name) const {
+    if (inputs_) inputs_->try_emplace(name + ".weight", x);  // the model's lm_head comes first
     const Vector w = weight(name + ".weight");
     const auto outputs = static_cast<size_t>(checkpoint_.get(name + ".weight").shape[0]);
     const size_t inputs = w.size() / outputs;
@@ -301,16 +302,17 @@ class Oracle {
 
   const Config& config_;
   const Checkpoint& checkpoint_;
+  MatrixInputs* inputs_;
   ops::RopeTable rope_;
 };
 
 }  // namespace
 
 OracleOutputs oracle_forward(const Config& config, const Checkpoint& checkpoint,
-                             std::span<const int32_t> tokens) {
+                             std::span<const int32_t> tokens, MatrixInputs* inputs) {
   for (int32_t token : tokens)
     QNEXT_CHECK(token >= 0 && token < config.vocabulary_size, "token {}", token);
-  return Oracle(config, checkpoint).run(tokens);
+  return Oracle(config, checkpoint, inputs).run(tokens);
 }
 
 }  // namespace qnext

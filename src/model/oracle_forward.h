@@ -5,7 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -25,8 +28,13 @@ struct OracleOutputs {
   std::vector<double> mtp_logits;  // [tokens - 1, vocabulary]
 };
 
-// The weights must have passed check_weights(). tokens are ids below vocabulary_size.
+// What each matrix was multiplied with, [rows, inputs] by the weight's name: experts with the rows
+// that chose them, in order; lm_head with the model's rows, not the MTP head's.
+using MatrixInputs = std::map<std::string, std::vector<double>, std::less<>>;
+
+// The weights must have passed check_weights(). tokens are ids below vocabulary_size. inputs: where
+// to put what matrices read, or null.
 OracleOutputs oracle_forward(const Config& config, const Checkpoint& checkpoint,
-                             std::span<const int32_t> tokens);
+                             std::span<const int32_t> tokens, MatrixInputs* inputs = nullptr);
 
 }  // namespace qnext

@@ -35,6 +35,9 @@ class CpuBackend final : public Backend {
                                       pool_.size() == 1 ? "" : "s", isa_name(selected_isa())),
                           config_, weights_.model().mtp.has_value(), options.kv_dtype, DType::f32,
                           page_tokens, weights_.bytes());
+    capabilities_.relative_error +=
+        cache_rounding_error(config_, capabilities_.has_mtp, options.kv_dtype);
+    capabilities_.answers_like_prompts = true;
   }
 
   const Config& config() const override { return config_; }
@@ -75,9 +78,32 @@ class CpuBackend final : public Backend {
     std::memcpy(slot(to), in.data(), in.size());
   }
 
+  // Layer after layer.
+  void export_page(int32_t page, std::span<std::byte> out) const override {
+    QNEXT_CHECK(out.size() == capabilities_.page_bytes);
+    for (int64_t layer = 0; !out.empty(); ++layer) {
+      const std::span<std::byte> from = const_cast<KvPages&>(pages_).page(layer, page);
+      std::memcpy(out.data(), from.data(), from.size());
+      out = out.subspan(from.size());
+    }
+  }
+  void import_page(int32_t page, std::span<const std::byte> in) override {
+    QNEXT_CHECK(in.size() == capabilities_.page_bytes);
+    for (int64_t layer = 0; !in.empty(); ++layer) {
+      const std::span<std::byte> to = pages_.page(layer, page);
+      std::memcpy(to.data(), in.data(), to.size());
+      in = in.subspan(to.size());
+    }
+  }
+
   void observe(Observer* observer) override {
     forward_.observe(observer);
     driver_.observe(observer);
+  }
+
+  bool observe_inputs(InputObserver* observer) override {
+    forward_.observe_inputs(observer);
+    return true;
   }
 
   const Traffic& traffic() const override { return forward_.traffic(); }
@@ -108,6 +134,7 @@ class CpuBackend final : public Backend {
 
 std::unique_ptr<Backend> make_cpu_backend(const Checkpoint& checkpoint, const Config& config,
                                           const CpuOptions& options) {
+  check_kv_dtype(config, options.kv_dtype);  // before weights are read
   return std::make_unique<CpuBackend>(checkpoint, config, options);
 }
 

@@ -20,7 +20,7 @@ struct CpuOptions {
   // are used where the file is mapped, in the type it stores; blocks become panels (held_dtype() of
   // backend/common/weights.h says of which type).
   std::optional<DType> quantize = {};
-  DType kv_dtype = DType::f32;  // f32 or bf16
+  DType kv_dtype = DType::f32;  // f32, bf16 or q8_0
   bool load_mtp = true;         // false: as if the checkpoint had no MTP head
   // Called while weights are checked and quantised, with bytes of the checkpoint; from one thread
   // at a time, not always the same.

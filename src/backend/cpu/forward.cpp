@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/common/rope_table.h"
+#include "backend/cpu/shown_inputs.h"
 #include "base/error.h"
 #include "ops/activation/activation.h"
 #include "ops/moe/moe.h"
@@ -37,6 +38,11 @@ void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequ
   if (observer_)
     observer_->observe(Observed::residual, static_cast<int>(weights_.layers.size()), rows_,
                        config_.hidden_size, w_->final_hidden);
+  if (input_observer_) {
+    const std::string lm_head =
+        config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    input_observer_->inputs({&lm_head, 1}, rows_, config_.hidden_size, w_->final_hidden);
+  }
 }
 
 void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
@@ -55,6 +61,10 @@ void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                         mtp.hidden_norm.data(), eps, width, both + width);
     }
   });
+  if (input_observer_) {
+    const std::string fc = "mtp.fc.weight";
+    input_observer_->inputs({&fc, 1}, rows_, 2 * width, w_->mtp_input);
+  }
   project(w_->mtp_input, 2 * width, {&mtp.fc}, {w_->x});
   layer(mtp.layer, -1, kv_layers(config_, false), 0);
   norm(w_->x, mtp.norm, w_->mtp_hidden);
@@ -134,25 +144,32 @@ void Forward::project(const float* x, int64_t columns, std::initializer_list<con
   }
 }
 
+void Forward::show(int index, std::initializer_list<std::string_view> matrices, const float* x,
+                   int64_t columns) {
+  if (input_observer_) show_inputs(*input_observer_, index, matrices, x, rows_, columns);
+}
+
 // x += mixer(norm(x)); x += mlp(norm(x))
 void Forward::layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index) {
   norm(w_->x, weights.input_norm, w_->normed);
   if (const auto* attention = std::get_if<AttentionWeights>(&weights.mixer))
-    gated_attention(*attention, kv_index);
+    gated_attention(*attention, index, kv_index);
   else
-    gated_delta_net(std::get<GatedDeltaWeights>(weights.mixer), delta_index);
+    gated_delta_net(std::get<GatedDeltaWeights>(weights.mixer), index, delta_index);
   norm(w_->x, weights.post_attention_norm, w_->normed);
   mlp(weights.mlp, index);
 }
 
 // --- gated attention -------------------------------------------------------------------------
 
-void Forward::gated_attention(const AttentionWeights& weights, int64_t kv_index) {
+void Forward::gated_attention(const AttentionWeights& weights, int index, int64_t kv_index) {
   const int64_t d = config_.head_dim, heads_width = config_.attention_heads * d;
   const int64_t kv_width = config_.kv_heads * d;
   const ops::AttentionShape shape = attention_shape(config_);
   const ops::KvCache cache = pages_->layer(kv_index);
 
+  show(index, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, w_->normed,
+       config_.hidden_size);
   project(w_->normed, config_.hidden_size, {&weights.q, &weights.k, &weights.v},
           {w_->projected, w_->keys, w_->values});
   prepare_heads(weights);
@@ -166,6 +183,7 @@ void Forward::gated_attention(const AttentionWeights& weights, int64_t kv_index)
   inputs.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
   ops::attention(pool_, shape, cache, inputs, attention_sequences_, w_->mixed, heads_width,
                  attention_workspace_.data());
+  show(index, {"self_attn.o_proj"}, w_->mixed, heads_width);
   project(w_->mixed, heads_width, {&weights.o}, {w_->x}, true);
 
   const size_t position_bytes = dtype_bytes(cache.dtype, static_cast<size_t>(2 * kv_width));
@@ -193,9 +211,11 @@ void Forward::prepare_heads(const AttentionWeights& weights) {
 
 // --- Gated DeltaNet --------------------------------------------------------------------------
 
-void Forward::gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index) {
+void Forward::gated_delta_net(const GatedDeltaWeights& weights, int index, int64_t delta_index) {
   const int64_t value_heads = config_.linear_value_heads, dv = config_.linear_value_head_dim;
   const int64_t channels = config_.linear_conv_channels(), value_width = value_heads * dv;
+  show(index, {"linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"}, w_->normed,
+       config_.hidden_size);
   project(w_->normed, config_.hidden_size, {&weights.qkvz, &weights.ba}, {w_->projected, w_->ba});
   ungroup_projections();
 
@@ -231,6 +251,7 @@ void Forward::gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_in
       ops::gated_rms_norm_row(w_->mixed + i * dv, w_->z + i * dv, weights.norm.data(),
                               static_cast<float>(config_.rms_norm_eps), dv, w_->mixed + i * dv);
   });
+  show(index, {"linear_attn.out_proj"}, w_->mixed, value_width);
   project(w_->mixed, value_width, {&weights.out}, {w_->x}, true);
 
   const size_t state_bytes = static_cast<size_t>(state_shape(config_).delta_floats) * sizeof(float);
@@ -270,11 +291,14 @@ void Forward::ungroup_projections() {
 void Forward::choose_experts(const MlpWeights& weights, int index, int64_t slots) {
   const int64_t width = config_.hidden_size, experts = config_.experts;
   const int64_t routed = config_.experts_per_token;
-  if (weights.shared_gate)
+  if (weights.shared_gate) {
+    show(index, {"mlp.gate", "mlp.shared_expert_gate"}, w_->normed, width);
     project(w_->normed, width, {&*weights.router, &*weights.shared_gate},
             {w_->router_logits, w_->shared_gate});
-  else
+  } else {
+    show(index, {"mlp.gate"}, w_->normed, width);
     project(w_->normed, width, {&*weights.router}, {w_->router_logits});
+  }
   if (observer_)
     observer_->observe(Observed::router_logits, index, rows_, experts, w_->router_logits);
   ops::route(pool_, w_->router_logits, rows_, experts, routed, config_.norm_topk_prob,
@@ -298,6 +322,8 @@ void Forward::mlp(const MlpWeights& weights, int index) {
   }
 
   ops::Activations x{w_->normed, rows_, width, width, nullptr};
+  if (input_observer_)
+    show_expert_inputs(*input_observer_, pool_, index, weights, x, w_->expert_ids, slots);
   const auto reads_blocks = [](const ops::GatedExpert& expert) {
     return is_block_quantized(expert.gate.dtype) || is_block_quantized(expert.up.dtype);
   };

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "backend/common/passes.h"
@@ -26,6 +28,7 @@ class Forward final : public Passes {
   // What the functions below work in; set before the first.
   void attach(Workspace& workspace, KvPages& pages, StateSlots& slots);
   void observe(Observer* observer) { observer_ = observer; }
+  void observe_inputs(InputObserver* observer) { input_observer_ = observer; }
 
   void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) override;
   void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
@@ -44,13 +47,15 @@ class Forward final : public Passes {
   void begin(int64_t rows, std::span<const RowSequence> sequences);
   void embed(std::span<const int32_t> tokens, float* out, int64_t stride);
   void layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index);
-  void gated_attention(const AttentionWeights& weights, int64_t kv_index);
+  void gated_attention(const AttentionWeights& weights, int index, int64_t kv_index);
   void prepare_heads(const AttentionWeights& weights);
-  void gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index);
+  void gated_delta_net(const GatedDeltaWeights& weights, int index, int64_t delta_index);
   void ungroup_projections();
   void choose_experts(const MlpWeights& weights, int index, int64_t slots);
   void mlp(const MlpWeights& weights, int index);
   void norm(const float* x, Vector weight, float* y);
+  void show(int index, std::initializer_list<std::string_view> matrices, const float* x,
+            int64_t columns);
   void project(const float* x, int64_t columns, std::initializer_list<const Linear*> linears,
                std::initializer_list<float*> outputs, bool accumulate = false);
 
@@ -59,6 +64,7 @@ class Forward final : public Passes {
   ThreadPool& pool_;
   ops::RopeTable rope_;
   Observer* observer_ = nullptr;
+  InputObserver* input_observer_ = nullptr;
   Traffic traffic_;
 
   Workspace* w_ = nullptr;

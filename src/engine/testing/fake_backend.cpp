@@ -1,6 +1,7 @@
 #include "engine/testing/fake_backend.h"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 
 #include "base/error.h"
@@ -52,6 +53,9 @@ FakeBackend::FakeBackend(const FakeOptions& wanted) : options(wanted) {
   capabilities_.device = "fake";
   capabilities_.page_tokens = options.page_tokens;
   capabilities_.has_mtp = options.has_mtp;
+  capabilities_.page_bytes = static_cast<size_t>(options.page_tokens) * sizeof(Cell);
+  capabilities_.slot_bytes = sizeof(Slot);
+  capabilities_.answers_like_prompts = options.answers_like_prompts;
 }
 
 void FakeBackend::reserve(const backend::Reservation& reservation) {
@@ -68,11 +72,24 @@ size_t FakeBackend::reservation_bytes(const backend::Reservation& reservation) c
 void FakeBackend::copy_state(int32_t from, int32_t to) {
   slots_.at(static_cast<size_t>(to)) = slots_.at(static_cast<size_t>(from));
 }
-void FakeBackend::export_state(int32_t, std::span<std::byte>) const {
-  QNEXT_CHECK(false, "the engine exports no states");
+void FakeBackend::export_state(int32_t slot, std::span<std::byte> out) const {
+  const Slot& from = slots_.at(static_cast<size_t>(slot));
+  QNEXT_CHECK(from.written && out.size() == sizeof from);
+  std::memcpy(out.data(), &from, sizeof from);
 }
-void FakeBackend::import_state(int32_t, std::span<const std::byte>) {
-  QNEXT_CHECK(false, "the engine imports no states");
+void FakeBackend::import_state(int32_t slot, std::span<const std::byte> in) {
+  Slot& to = slots_.at(static_cast<size_t>(slot));
+  QNEXT_CHECK(in.size() == sizeof to);
+  std::memcpy(&to, in.data(), sizeof to);
+}
+
+void FakeBackend::export_page(int32_t page, std::span<std::byte> out) const {
+  QNEXT_CHECK(page >= 0 && page < reservation_.pages && out.size() == capabilities_.page_bytes);
+  std::memcpy(out.data(), &cells_[static_cast<size_t>(page * options.page_tokens)], out.size());
+}
+void FakeBackend::import_page(int32_t page, std::span<const std::byte> in) {
+  QNEXT_CHECK(page >= 0 && page < reservation_.pages && in.size() == capabilities_.page_bytes);
+  std::memcpy(&cells_[static_cast<size_t>(page * options.page_tokens)], in.data(), in.size());
 }
 
 FakeBackend::Cell& FakeBackend::cell(const backend::SequenceStep& step, int64_t position) {
@@ -83,7 +100,8 @@ FakeBackend::Cell& FakeBackend::cell(const backend::SequenceStep& step, int64_t 
 }
 
 void FakeBackend::check_batch(const backend::Batch& batch) const {
-  std::set<int32_t> pages;
+  std::set<int32_t> written_pages;
+  std::set<int32_t> read_pages;
   std::set<int32_t> slots;
   int64_t rows = 0;
   QNEXT_CHECK(!batch.sequences.empty());
@@ -100,9 +118,13 @@ void FakeBackend::check_batch(const backend::Batch& batch) const {
     QNEXT_CHECK(std::ssize(step.pages) * options.page_tokens >=
                 step.first_position + own_rows + step.propose);
     QNEXT_CHECK(step.first_position + own_rows + step.propose <= options.context);
-    for (const int32_t page : step.pages) {
+    for (int64_t i = 0; i < std::ssize(step.pages); ++i) {
+      const int32_t page = step.pages[static_cast<size_t>(i)];
       QNEXT_CHECK(page >= 0 && page < reservation_.pages);
-      QNEXT_CHECK(pages.insert(page).second, "page {} is shared", page);
+      if (i < step.first_position / options.page_tokens)
+        read_pages.insert(page);
+      else
+        QNEXT_CHECK(written_pages.insert(page).second, "page {} has two writers", page);
     }
     for (const int32_t token : step.tokens) QNEXT_CHECK(token >= 0 && token < options.vocabulary);
 
@@ -122,6 +144,8 @@ void FakeBackend::check_batch(const backend::Batch& batch) const {
       QNEXT_CHECK(in_place || slots.insert(slot).second, "slot {} is named twice", slot);
     }
   }
+  for (const int32_t page : read_pages)
+    QNEXT_CHECK(!written_pages.contains(page), "page {} is shared and written", page);
   QNEXT_CHECK(rows <= reservation_.rows, "{} rows, {} reserved", rows, reservation_.rows);
 }
 

@@ -8,6 +8,7 @@
 #include "base/cpu_features.h"
 #include "base/error.h"
 #include "ops/attention/attention_kernels.h"
+#include "tensor/blocks.h"
 
 namespace qnext::ops {
 
@@ -16,6 +17,7 @@ namespace {
 constexpr IsaTable<const AttentionKernels*> kernels{&attention_scalar, &attention_avx2,
                                                     &attention_avx512};
 static_assert(attention_scores == attention_block);
+static_assert(q8_0_values == block_values && q8_0_bytes == sizeof(BlockQ8_0));
 
 // Queries (rows times heads of a group) that share one pass over keys and values. 64 x 256 floats
 // of queries and as many of outputs lie in the second-level cache.
@@ -27,6 +29,36 @@ constexpr int64_t run_positions = 32;
 constexpr int64_t side_by_side_rows = 16;
 
 constexpr size_t alignment = 64;
+
+CacheFormat cache_format(const AttentionShape& shape, const KvCache& cache) {
+  switch (cache.dtype) {
+    case DType::f32:
+      return CacheFormat::f32;
+    case DType::bf16:
+      return CacheFormat::bf16;
+    default:
+      QNEXT_CHECK(cache.dtype == DType::q8_0 && shape.head_dim % block_values == 0,
+                  "{} cache of heads of {}", dtype_name(cache.dtype), shape.head_dim);
+      return CacheFormat::q8_0;
+  }
+}
+
+// One position of one head.
+size_t head_row_bytes(const AttentionShape& shape, DType dtype) {
+  return dtype_bytes(dtype, static_cast<size_t>(shape.head_dim));
+}
+
+void store_head_row(const AttentionKernels& kernel, CacheFormat format, const float* from,
+                    int64_t head_dim, char* to) {
+  if (format == CacheFormat::bf16) {
+    kernel.narrow(from, head_dim, reinterpret_cast<uint16_t*>(to));
+  } else if (format == CacheFormat::q8_0) {
+    auto* blocks = reinterpret_cast<BlockQ8_0*>(to);
+    for (int64_t d = 0; d < head_dim; d += block_values) encode(from + d, blocks[d / block_values]);
+  } else {
+    std::memcpy(to, from, static_cast<size_t>(head_dim) * sizeof(float));
+  }
+}
 
 int64_t pieces_of(int64_t positions) {
   return (positions + attention_split - 1) / attention_split;
@@ -98,7 +130,8 @@ class Attention {
         inputs_(inputs),
         out_(out),
         out_stride_(out_stride),
-        value_bytes_(dtype_bytes(cache.dtype, 1)) {}
+        format_(cache_format(shape, cache)),
+        row_bytes_(head_row_bytes(shape, cache.dtype)) {}
 
   std::vector<Item> plan(std::span<const AttentionSequence> sequences, float* partials) const;
   void run(const Item& item, const Scratch& scratch) const;
@@ -130,7 +163,8 @@ class Attention {
   const AttentionInputs& inputs_;
   float* out_;
   int64_t out_stride_;
-  size_t value_bytes_;
+  CacheFormat format_;
+  size_t row_bytes_;  // of one position of one head
   const AttentionKernels& kernel_ = *kernels.choose();
 };
 
@@ -256,15 +290,14 @@ const char* Attention::address(const Tile& tile, int64_t position, bool values) 
   const int64_t part = values ? shape_.kv_heads + tile.kv_head : tile.kv_head;
   const int64_t row = part * shape_.page_tokens + position % shape_.page_tokens;
   return static_cast<const char*>(cache_.base) + page * cache_.page_stride_bytes +
-         static_cast<size_t>(row * shape_.head_dim) * value_bytes_;
+         static_cast<size_t>(row) * row_bytes_;
 }
 
 // What of these positions lies together; nothing where the sequence ends before them.
 Ahead Attention::ahead(const Tile& tile, int64_t position, int64_t count, bool values) const {
   if (position >= tile.first_position + tile.rows) return {};
-  const int64_t together =
-      std::min(count, shape_.page_tokens - position % shape_.page_tokens) * shape_.head_dim;
-  return {address(tile, position, values), together * static_cast<int64_t>(value_bytes_)};
+  const int64_t together = std::min(count, shape_.page_tokens - position % shape_.page_tokens);
+  return {address(tile, position, values), together * static_cast<int64_t>(row_bytes_)};
 }
 
 // `count` positions from `position` on as padded fp32 rows: in the cache itself where they lie
@@ -272,13 +305,13 @@ Ahead Attention::ahead(const Tile& tile, int64_t position, int64_t count, bool v
 const float* Attention::read(const Tile& tile, int64_t position, int64_t count, bool values,
                              float* widened) const {
   const int64_t in_page = shape_.page_tokens - position % shape_.page_tokens;
-  if (cache_.dtype == DType::f32 && shape_.head_dim == geometry_.padded && in_page >= count)
+  if (format_ == CacheFormat::f32 && shape_.head_dim == geometry_.padded && in_page >= count)
     return reinterpret_cast<const float*>(address(tile, position, values));
   for (int64_t done = 0; done < count;) {
     const int64_t n =
         std::min(count - done, shape_.page_tokens - (position + done) % shape_.page_tokens);
-    kernel_.widen(address(tile, position + done, values), cache_.dtype == DType::bf16, n,
-                  shape_.head_dim, geometry_.padded, widened + done * geometry_.padded);
+    kernel_.widen(address(tile, position + done, values), format_, n, shape_.head_dim,
+                  geometry_.padded, widened + done * geometry_.padded);
     done += n;
   }
   return widened;
@@ -318,15 +351,15 @@ float* aligned(void* memory) {
 }  // namespace
 
 size_t kv_page_bytes(const AttentionShape& shape, DType dtype) {
-  return dtype_bytes(dtype,
-                     static_cast<size_t>(2 * shape.kv_heads * shape.page_tokens * shape.head_dim));
+  return static_cast<size_t>(2 * shape.kv_heads * shape.page_tokens) * head_row_bytes(shape, dtype);
 }
 
 void kv_write(ThreadPool& pool, const AttentionShape& shape, const KvCache& cache,
               const float* keys, const float* values, int64_t row_stride,
               std::span<const AttentionSequence> sequences) {
   const AttentionKernels& kernel = *kernels.choose();
-  const size_t row_bytes = dtype_bytes(cache.dtype, static_cast<size_t>(shape.head_dim));
+  const CacheFormat format = cache_format(shape, cache);
+  const size_t row_bytes = head_row_bytes(shape, cache.dtype);
   const size_t head_bytes = static_cast<size_t>(shape.page_tokens) * row_bytes;
   for (const AttentionSequence& sequence : sequences) {
     pool.parallel_for(sequence.rows, 16, [&](int64_t begin, int64_t end) {
@@ -339,10 +372,7 @@ void kv_write(ThreadPool& pool, const AttentionShape& shape, const KvCache& cach
           from += (sequence.first_row + r) * row_stride + part % shape.kv_heads * shape.head_dim;
           char* to = page + static_cast<size_t>(part) * head_bytes +
                      static_cast<size_t>(position % shape.page_tokens) * row_bytes;
-          if (cache.dtype == DType::bf16)
-            kernel.narrow(from, shape.head_dim, reinterpret_cast<uint16_t*>(to));
-          else
-            std::memcpy(to, from, row_bytes);
+          store_head_row(kernel, format, from, shape.head_dim, to);
         }
       }
     });
@@ -364,8 +394,6 @@ void attention(ThreadPool& pool, const AttentionShape& shape, const KvCache& cac
                const AttentionInputs& inputs, std::span<const AttentionSequence> sequences,
                float* out, int64_t out_stride, void* workspace) {
   QNEXT_CHECK(attention_split % shape.page_tokens == 0, "pages of {} tokens", shape.page_tokens);
-  QNEXT_CHECK(cache.dtype == DType::f32 || cache.dtype == DType::bf16, "{} cache",
-              dtype_name(cache.dtype));
   const Attention job(shape, cache, inputs, out, out_stride);
   float* scratch = aligned(workspace);
   const int64_t scratch_floats = job.geometry().scratch_floats() / attention_pad * attention_pad;

@@ -30,7 +30,10 @@ struct AttentionShape {
 };
 
 // One layer's cache. Page p holds keys at p * page_stride and values behind them, each
-// [kv_heads, page_tokens, head_dim] in `dtype` (f32 or bf16).
+// [kv_heads, page_tokens, head_dim] in `dtype`: f32, bf16 or q8_0. The last has blocks of 32 values
+// of one head and position (tensor/blocks.h), so head_dim must be a multiple of 32; they are
+// widened exactly, and scores and sums are in fp32 whatever the type. A value that is not a number
+// becomes zero in q8_0, and an infinite one makes its block NaN.
 struct KvCache {
   void* base = nullptr;
   int64_t page_stride_bytes = 0;

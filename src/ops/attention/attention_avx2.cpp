@@ -30,6 +30,14 @@ inline __m256 widen_values(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
+inline __m256 widen_bytes(const char* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+inline float widen_half(uint16_t half) {
+  return _cvtsh_ss(half);
+}
+
 // As float_to_bf16: to nearest even, NaN kept and made quiet.
 inline void narrow_values(__m256 x, uint16_t* out) {
   const __m256i bits = _mm256_castps_si256(x);

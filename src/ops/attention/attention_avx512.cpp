@@ -37,6 +37,14 @@ inline __m512 widen_values(const uint16_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+inline __m512 widen_bytes(const char* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+inline float widen_half(uint16_t half) {
+  return _cvtsh_ss(half);
+}
+
 // As float_to_bf16: to nearest even, NaN kept and made quiet.
 inline void narrow_values(__m512 x, uint16_t* out) {
   const __m512i bits = _mm512_castps_si512(x);

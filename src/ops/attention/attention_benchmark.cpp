@@ -11,11 +11,13 @@
 namespace qnext::ops {
 namespace {
 
-// Arguments: cached positions, rows, bf16 or f32, threads.
+// Arguments: cached positions, rows, bytes a value (4 f32, 2 bf16, 1 q8_0), threads.
 void attention(benchmark::State& state) {
   const int64_t cached = state.range(0);
   const int64_t rows = state.range(1);
-  const DType dtype = state.range(2) == 2 ? DType::bf16 : DType::f32;
+  const DType dtype = state.range(2) == 4   ? DType::f32
+                      : state.range(2) == 2 ? DType::bf16
+                                            : DType::q8_0;
   const AttentionShape shape{16, 2, 256, 64};
   ThreadPool pool(static_cast<int>(state.range(3)));
   const int64_t page_count = (cached + rows + 63) / 64;
@@ -46,12 +48,17 @@ BENCHMARK(attention)
     ->ArgNames({"cached", "rows", "bytes", "threads"})
     ->Args({32768, 1, 4, 1})
     ->Args({32768, 1, 2, 1})
+    ->Args({32768, 1, 1, 1})
     ->Args({32768, 1, 4, 2})
     ->Args({32768, 1, 2, 2})
+    ->Args({32768, 1, 1, 2})
     ->Args({32768, 4, 2, 2})
+    ->Args({32768, 4, 1, 2})
     ->Args({0, 512, 4, 1})
     ->Args({0, 512, 2, 1})
+    ->Args({0, 512, 1, 1})
     ->Args({4096, 512, 2, 2})
+    ->Args({4096, 512, 1, 2})
     ->UseRealTime();
 
 }  // namespace

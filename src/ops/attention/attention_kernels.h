@@ -13,6 +13,12 @@ constexpr int64_t attention_pad = 16;  // floats in the widest vector
 // one instruction set cannot include attention.h.
 constexpr int64_t attention_scores = 64;
 
+// How a head's row of keys or values lies in the cache: as DType says, which these files cannot
+// include. q8_0: blocks of 32 values, an f16 factor and 32 signed bytes; head_dim is a multiple.
+enum class CacheFormat { f32, bf16, q8_0 };
+constexpr int64_t q8_0_values = 32;
+constexpr int64_t q8_0_bytes = 34;
+
 // A softmax in progress over one query's positions so far.
 struct AttentionState {
   float maximum;
@@ -26,10 +32,10 @@ struct Ahead {
 };
 
 struct AttentionKernels {
-  // `count` positions of head_dim stored values (bf16 or f32) to padded rows.
-  void (*widen)(const void* source, bool bf16, int64_t count, int64_t head_dim, int64_t padded,
-                float* out);
-  // Round to nearest even; NaN stays NaN.
+  // `count` positions of head_dim stored values to padded rows, exactly.
+  void (*widen)(const void* source, CacheFormat format, int64_t count, int64_t head_dim,
+                int64_t padded, float* out);
+  // To bf16. Round to nearest even; NaN stays NaN.
   void (*narrow)(const float* source, int64_t count, uint16_t* out);
   // scores[m, j] = scale * q_m . k_j; scores rows are score_stride apart.
   void (*scores)(const float* q, int64_t queries, const float* keys, int64_t positions,

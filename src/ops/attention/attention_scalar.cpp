@@ -11,9 +11,11 @@ namespace qnext::ops {
 
 namespace {
 
-void widen(const void* source, bool bf16, int64_t count, int64_t head_dim, int64_t padded,
+void widen(const void* source, CacheFormat format, int64_t count, int64_t head_dim, int64_t padded,
            float* out) {
-  const DType dtype = bf16 ? DType::bf16 : DType::f32;
+  const DType dtype = format == CacheFormat::q8_0   ? DType::q8_0
+                      : format == CacheFormat::bf16 ? DType::bf16
+                                                    : DType::f32;
   const size_t row_bytes = dtype_bytes(dtype, static_cast<size_t>(head_dim));
   for (int64_t j = 0; j < count; ++j) {
     convert_to_float(dtype, static_cast<const char*>(source) + static_cast<size_t>(j) * row_bytes,

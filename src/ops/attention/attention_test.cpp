@@ -5,6 +5,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/activation/op_test.h"
+#include "tensor/blocks.h"
 
 namespace qnext::ops {
 namespace {
@@ -28,8 +29,30 @@ struct Problem {
   int64_t q_width() const { return shape.query_heads * 2 * shape.head_dim; }
   int64_t kv_width() const { return shape.kv_heads * shape.head_dim; }
   int64_t out_width() const { return shape.query_heads * shape.head_dim; }
-  float stored(float x) const { return dtype == DType::bf16 ? bf16_to_float(float_to_bf16(x)) : x; }
+  // One head's row as the cache holds it, appended to `out`.
+  void add_stored(const float* row, std::vector<double>& out) const {
+    if (dtype == DType::q8_0) {
+      for (int64_t d = 0; d < shape.head_dim; d += block_values) {
+        BlockQ8_0 block;
+        float values[block_values];
+        encode(row + d, block);
+        decode(block, values);
+        out.insert(out.end(), values, values + block_values);
+      }
+      return;
+    }
+    for (int64_t d = 0; d < shape.head_dim; ++d)
+      out.push_back(static_cast<double>(dtype == DType::bf16 ? bf16_to_float(float_to_bf16(row[d]))
+                                                             : row[d]));
+  }
 };
+
+// The types in which a cache may hold heads of this size.
+std::vector<DType> cache_types(const AttentionShape& shape) {
+  std::vector<DType> types{DType::f32, DType::bf16};
+  if (shape.head_dim % block_values == 0) types.push_back(DType::q8_0);
+  return types;
+}
 
 // A cache of shuffled pages, NaN wherever nobody wrote.
 class Cache {
@@ -38,8 +61,10 @@ class Cache {
       : pages_(static_cast<size_t>((problem.positions + problem.shape.page_tokens - 1) /
                                    problem.shape.page_tokens)) {
     const size_t page_bytes = kv_page_bytes(problem.shape, problem.dtype);
-    memory_.assign(page_bytes * pages_.size() / 4, std::numeric_limits<float>::quiet_NaN());
-    if (problem.dtype == DType::bf16)
+    memory_.assign(page_bytes * pages_.size() / sizeof(float) + 1,
+                   std::numeric_limits<float>::quiet_NaN());
+    // NaN in bf16, and as the f16 factor of a block.
+    if (problem.dtype != DType::f32)
       std::fill_n(reinterpret_cast<uint16_t*>(memory_.data()), memory_.size() * 2,
                   uint16_t{0x7FC0});
     std::iota(pages_.begin(), pages_.end(), 0);
@@ -97,11 +122,9 @@ std::vector<double> oracle(const Problem& problem, int64_t row, int64_t head, bo
   std::vector<double> keys;
   std::vector<double> values;
   for (int64_t j = 0; j <= row; ++j) {
-    for (int64_t d = 0; d < dim; ++d) {
-      const size_t at = static_cast<size_t>(j * problem.kv_width() + kv_head * dim + d);
-      keys.push_back(static_cast<double>(problem.stored(problem.k[at])));
-      values.push_back(static_cast<double>(problem.stored(problem.v[at])));
-    }
+    const size_t at = static_cast<size_t>(j * problem.kv_width() + kv_head * dim);
+    problem.add_stored(&problem.k[at], keys);
+    problem.add_stored(&problem.v[at], values);
   }
   const float* q = problem.q.data() + row * problem.q_width() + head * 2 * dim;
   std::vector<double> out(static_cast<size_t>(dim));
@@ -132,7 +155,7 @@ TEST(Attention, MatchesOracle) {
   on_every_isa([] {
     Random random(1);
     for (const AttentionShape& shape : shapes) {
-      for (DType dtype : {DType::f32, DType::bf16}) {
+      for (DType dtype : cache_types(shape)) {
         for (bool gated : {false, true}) {
           const Problem problem(random, shape, dtype, random.integer(1, 150));
           const std::vector<float> out = run_whole(random, problem, gated, 2);
@@ -149,22 +172,25 @@ TEST(Attention, MatchesOracle) {
 TEST(Attention, LongContextMatchesOracle) {
   on_every_isa([] {
     Random random(2);
-    const Problem problem(random, {2, 1, 24, 64}, DType::f32, 2 * attention_split + 20);
-    const int64_t first = 2 * attention_split - 10;
-    const std::vector<float> out = run_whole(random, problem, true, 2, first);
-    for (int64_t row : {first, first + 9, first + 10, problem.positions - 1})
-      for (int64_t head = 0; head < 2; ++head)
-        expect_close(out.data() + row * problem.out_width() + head * 24,
-                     oracle(problem, row, head, true), tolerance(problem));
+    for (const auto& [dim, dtype] : {std::pair(24, DType::f32), std::pair(32, DType::q8_0)}) {
+      const Problem problem(random, {2, 1, dim, 64}, dtype, 2 * attention_split + 20);
+      const int64_t first = 2 * attention_split - 10;
+      const std::vector<float> out = run_whole(random, problem, true, 2, first);
+      for (int64_t row : {first, first + 9, first + 10, problem.positions - 1})
+        for (int64_t head = 0; head < 2; ++head)
+          expect_close(out.data() + row * problem.out_width() + head * dim,
+                       oracle(problem, row, head, true), tolerance(problem));
+    }
   });
 }
 
 TEST(Attention, SameBitsHoweverSplit) {
   on_every_isa([] {
     Random random(3);
-    for (int round = 0; round < 24; ++round) {
-      const Problem problem(random, shapes[round % 8], round % 3 == 0 ? DType::bf16 : DType::f32,
-                            random.integer(1, 140));
+    for (size_t round = 0; round < 32; ++round) {
+      const AttentionShape& shape = shapes[round % 8];
+      const std::vector<DType> types = cache_types(shape);
+      const Problem problem(random, shape, types[round / 8 % types.size()], random.integer(1, 140));
       const std::vector<float> whole = run_whole(random, problem, true, 1);
       const Cache cache(random, problem);
       std::vector<float> out = poisoned(problem.positions * problem.out_width());
@@ -184,8 +210,15 @@ TEST(Attention, SameBitsHoweverSplit) {
 TEST(Attention, SameBitsAcrossPieces) {
   on_every_isa([] {
     Random random(4);
-    for (int64_t page_tokens : {4, 64}) {
-      const Problem problem(random, {3, 1, 20, page_tokens}, DType::bf16, 2 * attention_split + 40);
+    struct Case {
+      int64_t head_dim;
+      int64_t page_tokens;
+      DType dtype;
+    };
+    for (const Case& c : {Case{20, 4, DType::bf16}, Case{20, 64, DType::bf16},
+                          Case{32, 16, DType::q8_0}, Case{64, 64, DType::q8_0}}) {
+      const Problem problem(random, {3, 1, c.head_dim, c.page_tokens}, c.dtype,
+                            2 * attention_split + 40);
       for (int64_t first : {attention_split - 40, 2 * attention_split - 40}) {
         const std::vector<float> whole = run_whole(random, problem, true, 2, first);
         const Cache cache(random, problem);
@@ -271,16 +304,18 @@ TEST(Attention, SameBitsInABatch) {
 TEST(Attention, LaterPositionsDoNotSpoilEarlierRows) {
   on_every_isa([] {
     Random random(6);
-    Problem problem(random, {4, 2, 24, 16}, DType::f32, 40);
-    const std::vector<float> expected = run_whole(random, problem, false, 1);
-    for (int64_t d = 0; d < problem.kv_width(); ++d)
-      problem.v[static_cast<size_t>(30 * problem.kv_width() + d)] =
-          std::numeric_limits<float>::infinity();
-    std::vector<float> out = run_whole(random, problem, false, 1);
-    EXPECT_FALSE(std::isfinite(out[static_cast<size_t>(30 * problem.out_width())]));
-    const size_t before = static_cast<size_t>(30 * problem.out_width());
-    expect_same_bits({out.begin(), out.begin() + static_cast<int64_t>(before)},
-                     {expected.begin(), expected.begin() + static_cast<int64_t>(before)});
+    for (DType dtype : {DType::f32, DType::bf16, DType::q8_0}) {
+      Problem problem(random, {4, 2, 32, 16}, dtype, 40);
+      const std::vector<float> expected = run_whole(random, problem, false, 1);
+      for (int64_t d = 0; d < problem.kv_width(); ++d)
+        problem.v[static_cast<size_t>(30 * problem.kv_width() + d)] =
+            std::numeric_limits<float>::infinity();
+      std::vector<float> out = run_whole(random, problem, false, 1);
+      EXPECT_FALSE(std::isfinite(out[static_cast<size_t>(30 * problem.out_width())]));
+      const size_t before = static_cast<size_t>(30 * problem.out_width());
+      expect_same_bits({out.begin(), out.begin() + static_cast<int64_t>(before)},
+                       {expected.begin(), expected.begin() + static_cast<int64_t>(before)});
+    }
   });
 }
 
@@ -313,6 +348,39 @@ TEST(KvWrite, RoundsToBf16AsTheTensorCodec) {
     for (size_t i = 0; i < 35; ++i) {
       EXPECT_EQ(page[i], float_to_bf16(values[i])) << values[i];
       EXPECT_EQ(page[i + 35], page[i]);
+    }
+  });
+}
+
+TEST(KvWrite, EncodesQ8_0AsTheBlockCodec) {
+  on_every_isa([] {
+    Random random(9);
+    const AttentionShape shape{2, 2, 96, 4};
+    constexpr int64_t width = 2 * 96;
+    std::vector<float> keys = random.normals(width);
+    std::vector<float> values = random.normals(width, 1e-6f);
+    keys[3] = 1e4f;  // alone in its block
+    std::fill_n(keys.begin() + 32, 32, 0.0f);
+    values[40] = std::numeric_limits<float>::quiet_NaN();
+    const size_t page_bytes = kv_page_bytes(shape, DType::q8_0);
+    ASSERT_EQ(page_bytes, 2 * 2 * 4 * 96 / block_values * sizeof(BlockQ8_0));
+    constexpr auto untouched = std::byte{0xA5};
+    std::vector<std::byte> page(page_bytes, untouched);
+    const int32_t first_page = 0;
+    const AttentionSequence sequence{0, 1, 2, &first_page};
+    ThreadPool pool(1);
+    kv_write(pool, shape, {page.data(), static_cast<int64_t>(page_bytes), DType::q8_0}, keys.data(),
+             values.data(), width, {&sequence, 1});
+    constexpr size_t row_bytes = 3 * sizeof(BlockQ8_0);
+    for (size_t part = 0; part < 4; ++part) {
+      const float* head = (part < 2 ? keys : values).data() + part % 2 * 96;
+      BlockQ8_0 expected[3];
+      for (int b = 0; b < 3; ++b) encode(head + b * block_values, expected[b]);
+      const std::byte* row = page.data() + (part * 4 + 2) * row_bytes;
+      EXPECT_EQ(std::memcmp(row, expected, row_bytes), 0) << part;
+      // Other positions stay as they were.
+      EXPECT_EQ(row[-1], untouched);
+      EXPECT_EQ(row[row_bytes], untouched);
     }
   });
 }

@@ -5,6 +5,8 @@
 //   a
 //                                  query, each added up as reduce_add does
 //   widen_values, narrow_values    `lanes` bf16 to floats and back
+//   widen_bytes                    `lanes` signed bytes to floats
+//   widen_half                     one f16 to a float
 #pragma once
 
 #include "ops/activation/vector_exp.h"
@@ -30,15 +32,29 @@ inline void copy_row(const float* source, int64_t head_dim, int64_t padded, floa
   for (; d < padded; ++d) out[d] = d < head_dim ? source[d] : 0.0f;
 }
 
-inline void widen_vector(const void* source, bool bf16, int64_t count, int64_t head_dim,
+// A factor has 11 significant bits and a byte 8: their product is exact. Blocks leave no rest of
+// head_dim to pad.
+inline void widen_blocks(const char* blocks, int64_t head_dim, float* out) {
+  for (int64_t d = 0; d < head_dim; d += q8_0_values, blocks += q8_0_bytes) {
+    uint16_t half;
+    __builtin_memcpy(&half, blocks, sizeof half);
+    const Vector factor = splat(widen_half(half));
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < q8_0_values; i += lanes)
+      store(out + d + i, multiply(factor, widen_bytes(blocks + sizeof half + i)));
+  }
+}
+
+inline void widen_vector(const void* source, CacheFormat format, int64_t count, int64_t head_dim,
                          int64_t padded, float* out) {
-  for (int64_t j = 0; j < count; ++j) {
-    if (bf16)
-      widen_row(static_cast<const uint16_t*>(source) + j * head_dim, head_dim, padded,
-                out + j * padded);
+  for (int64_t j = 0; j < count; ++j, out += padded) {
+    if (format == CacheFormat::bf16)
+      widen_row(static_cast<const uint16_t*>(source) + j * head_dim, head_dim, padded, out);
+    else if (format == CacheFormat::q8_0)
+      widen_blocks(static_cast<const char*>(source) + j * head_dim / q8_0_values * q8_0_bytes,
+                   head_dim, out);
     else
-      copy_row(static_cast<const float*>(source) + j * head_dim, head_dim, padded,
-               out + j * padded);
+      copy_row(static_cast<const float*>(source) + j * head_dim, head_dim, padded, out);
   }
 }
 
