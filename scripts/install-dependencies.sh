@@ -10,6 +10,12 @@ build_packages=(
   g++ cmake ninja-build ccache mold
   libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev
 )
+# Debian 12's default Boost is too old for the server; Ubuntu 24.04's is not.
+if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then
+  build_packages+=(libboost1.81-dev)
+else
+  build_packages+=(libboost-dev)
+fi
 test_packages=(
   git libgtest-dev libgmock-dev libbenchmark-dev xz-utils
   clang libclang-rt-dev clang-tidy clang-format-14

@@ -18,7 +18,7 @@ if [[ $# -gt 0 ]]; then
 fi
 jobs=$(nproc)
 fuzz_seconds=5
-thread_tests=(engine_test cpu_backend_test generation_test ops_matmul_test ops_moe_test)
+thread_tests=(engine_test server_test cpu_backend_test generation_test ops_matmul_test ops_moe_test)
 # They judge numbers at length and add no way for threads to meet.
 thread_tests_left_out='LeavesTheDistributionUnchanged|AwkwardSizes/.*_(scalar|avx2)'
 passed=0
@@ -105,7 +105,8 @@ stage_cuda() {
 # Seeds: the inputs that the tests use.
 seed_corpus() {
   local folder=build/fuzz/corpus
-  mkdir -p "$folder"/{config,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
+  mkdir -p "$folder"/{answer_parser,config,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
+  grep -o 'R"(.*)"' src/text/answer_parser_test.cpp >"$folder/answer_parser_fuzz/answers"
   cp models/*/config.json "$folder/config_fuzz/bundled"
   cp tests/data/gguf-*.gguf "$folder/gguf_fuzz/"
   cp tests/data/gguf-sample.gguf "$folder/gguf_model_fuzz/"

@@ -244,6 +244,30 @@ TEST_P(StepContract, StateCopiesAndTravels) {
   }
 }
 
+// Where its pages go the sequence can follow.
+TEST_P(StepContract, PagesTravel) {
+  const auto backend = make(model_, 1);
+  const int64_t vocabulary = model_.config.vocabulary_size;
+  const std::vector<int32_t> tokens = random_tokens(100);
+  const std::vector<float> plain = run(*backend, tokens, std::vector<size_t>{64, 36});
+  Drive drive(0);
+  Batch batch;
+  batch.sequences.push_back(drive.rows(std::span(tokens).first(64), vocabulary));
+  backend->step(batch);
+  const int32_t from = drive.pages[0];
+  const int32_t to = drive.pages.back() + 1;
+  std::vector<std::byte> bytes(backend->capabilities().page_bytes);
+  backend->export_page(from, bytes);
+  backend->import_page(to, bytes);
+  std::ranges::fill(bytes, std::byte(0xFF));  // no numbers: they would show
+  backend->import_page(from, bytes);
+  drive.pages[0] = to;
+  batch.sequences[0] = drive.rows(std::span(tokens).subspan(64), vocabulary);
+  backend->step(batch);
+  EXPECT_TRUE(
+      std::equal(drive.logits.begin(), drive.logits.end(), plain.begin() + 64 * vocabulary));
+}
+
 // What the MTP head proposes after a step depends on the sequence alone, not on how it was cut,
 // and a proposal of n is the beginning of a proposal of n + 1.
 TEST_P(StepContract, ProposalsDoNotDependOnTheCut) {

@@ -8,6 +8,7 @@
 #include "app/answer_stream.h"
 #include "app/command.h"
 #include "app/conversation.h"
+#include "app/fingerprint.h"
 #include "app/line_editor.h"
 #include "app/model_files.h"
 #include "app/options.h"
@@ -54,15 +55,16 @@ class Chat {
       : options_(options),
         files_(options.model),
         tokenizer_(load_tokenizer(files_)),
-        template_(files_.source.chat_template()),
-        conversation_(template_ ? &*template_ : nullptr),
+        conversation_(files_.source.chat_template()),
         sampling_(options.sampling.resolve(files_.generation)) {
     require_utf8(options.system, "--system");
-    if (!template_ && !options_.answer.max_tokens) options_.answer.max_tokens = plain_answer_tokens;
+    if (conversation_.is_transcript() && !options_.answer.max_tokens)
+      options_.answer.max_tokens = plain_answer_tokens;
     conversation_.set_system(options.system);
     backend_ = load_backend(files_, options.machine, options.answer.speculate > 0);
-    engine_ = std::make_unique<engine::Engine>(*backend_, &tokenizer_,
-                                               options.answer.engine_options(files_.stop_tokens()));
+    engine::EngineOptions engine = options.answer.engine_options(files_.stop_tokens());
+    engine.cache_fingerprint = fingerprint(files_, options.machine, backend_->capabilities());
+    engine_ = std::make_unique<engine::Engine>(*backend_, &tokenizer_, engine);
   }
 
   int run() {
@@ -90,7 +92,7 @@ class Chat {
   }
 
   void greet() const {
-    if (!template_) {
+    if (conversation_.is_transcript()) {
       notice(
           fmt::format("No chat template in this model: it goes on from your lines, {} tokens at a "
                       "time.",
@@ -186,7 +188,6 @@ class Chat {
   ChatOptions options_;
   ModelFiles files_;
   Tokenizer tokenizer_;
-  std::optional<ModelChatTemplate> template_;
   Conversation conversation_;
   ops::SamplingParameters sampling_;
   std::unique_ptr<backend::Backend> backend_;
@@ -210,7 +211,7 @@ void register_chat(CLI::App& app) {
   add_sampling_options(command, options->sampling);
   add_machine_options(command, options->machine);
   options->answer.cache_bytes = size_t{1} << 30;
-  add_cache_option(command, options->answer.cache_bytes);
+  add_cache_options(command, options->answer);
   on_run(command, [options] { return Chat(*options).run(); });
 }
 

@@ -24,6 +24,7 @@ constexpr const char* examples =
     "  qnext generate \"ROMEO:\" --echo\n"
     "  qnext chat --model ~/models/Qwen3-Next-80B-A3B-Instruct --quantize q4_0\n"
     "  qnext chat --model ~/models/Qwen3-Next-80B-A3B-Instruct-Q4_K_M.gguf\n"
+    "  qnext serve --port 8000\n"
     "  qnext COMMAND --help";
 
 // CLI11's messages may hold line ends; an error is one line.
@@ -131,6 +132,7 @@ int run_command_line(int argument_count, const char* const* arguments) {
   app.require_subcommand(0, 1);
   register_generate(app);
   register_chat(app);
+  register_serve(app);
   register_tokenize(app);
   register_render(app);
   register_inspect(app);

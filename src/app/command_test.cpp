@@ -12,9 +12,9 @@ using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::StartsWith;
 
-const std::vector<std::string> command_names = {"generate", "chat",    "tokenize", "render",
-                                                "inspect",  "verify",  "bench",    "perplexity",
-                                                "synth",    "quantize"};
+const std::vector<std::string> command_names = {"generate",   "chat",    "serve",   "tokenize",
+                                                "render",     "inspect", "verify",  "bench",
+                                                "perplexity", "synth",   "quantize"};
 
 TEST_F(Commands, HelpIsThereForAllWithExamples) {
   const Outcome all = run({"--help"});
@@ -36,7 +36,7 @@ TEST_F(Commands, SlipsOnTheCommandLineGetASuggestion) {
   expect_error(run({"genrate", "ROMEO:"}), "did you mean generate?", 2);
   expect_error(run({"generate", "x", "--max-token", "5"}), "did you mean --max-tokens?", 2);
   expect_error(run({"generate", "x", "--max-token=5"}), "no option --max-token", 2);
-  expect_error(run({"serve"}), "qnext --help", 2);
+  expect_error(run({"train"}), "qnext --help", 2);
   expect_error(run({"generate", "two", "words"}), "quotes", 2);
   expect_error(run({"generate"}), "qnext generate --help", 2);
   expect_error(run({"generate", "x", "--temperature", "warm"}), "--temperature", 2);
@@ -303,6 +303,20 @@ TEST_F(Commands, ChatComputesWhatIsNew) {
   const Outcome afresh = run(without, lines);
   EXPECT_THAT(afresh.err, Not(HasSubstr("cached")));
   EXPECT_EQ(cached.out, afresh.out);
+}
+
+TEST_F(Commands, ChatRemembersAfterARestart) {
+  const std::vector<std::string> chat = {"chat", "--temperature", "0",          "--max-tokens",
+                                         "150",  "--cache-dir",   path("cache")};
+  std::string lines;
+  for (int i = 0; i < 30; ++i) lines += "To be, or not to be: ";
+  lines += "\n/stats\n";
+  const Outcome first = run(chat, lines);
+  const Outcome again = run(chat, lines);
+  EXPECT_EQ(again.out, first.out);
+  EXPECT_THAT(first.err, Not(HasSubstr("cached")));
+  EXPECT_THAT(again.err, HasSubstr(" cached)"));
+  expect_error(run({"chat", "--cache-dir", "/dev/null/x"}, "a\n"), "/dev/null/x");
 }
 
 TEST_F(Commands, AClosedPipeIsNoError) {

@@ -6,8 +6,9 @@
 
 namespace qnext::app {
 
-Conversation::Conversation(const ModelChatTemplate* chat_template)
-    : chat_template_(chat_template) {}
+Conversation::Conversation(std::optional<ModelChatTemplate> chat_template)
+    : is_transcript_(!chat_template),
+      chat_template_(chat_template ? std::move(*chat_template) : transcript_template()) {}
 
 void Conversation::set_system(std::string text) {
   system_ = std::move(text);
@@ -36,7 +37,6 @@ void Conversation::clear() {
 }
 
 std::string Conversation::prompt() const {
-  if (!chat_template_) return transcript();
   json::Array messages;
   if (!system_.empty())
     messages.emplace_back(json::Object{{"role", "system"}, {"content", system_}});
@@ -44,19 +44,8 @@ std::string Conversation::prompt() const {
     messages.emplace_back(
         json::Object{{"role", turn.is_answer ? "assistant" : "user"}, {"content", turn.text}});
   }
-  return chat_template_->render(
+  return chat_template_.render(
       json::Object{{"messages", std::move(messages)}, {"add_generation_prompt", true}});
-}
-
-// Every turn begins on a line of its own.
-std::string Conversation::transcript() const {
-  std::string text = system_;
-  for (const Turn& turn : turns_) {
-    if (!turn.is_answer && !text.empty() && text.back() != '\n') text += '\n';
-    text += turn.text;
-    if (!turn.is_answer) text += '\n';
-  }
-  return text;
 }
 
 }  // namespace qnext::app

@@ -9,12 +9,10 @@
 
 namespace qnext::app {
 
-// With the model's chat template; without one, a transcript: lines and answers one after another,
-// which the model continues as it would any text.
+// With the model's chat template; without one, a transcript (text/chat_template.h).
 class Conversation {
  public:
-  // `chat_template` may be null and must outlive the conversation.
-  explicit Conversation(const ModelChatTemplate* chat_template);
+  explicit Conversation(std::optional<ModelChatTemplate> chat_template);
 
   void set_system(std::string text);  // empty: none
   void add_user(std::string text);
@@ -27,6 +25,7 @@ class Conversation {
 
   // The text that the model continues with its answer. Throws Error where the template refuses.
   std::string prompt() const;
+  bool is_transcript() const { return is_transcript_; }
   bool empty() const { return turns_.empty(); }
 
  private:
@@ -34,9 +33,9 @@ class Conversation {
     bool is_answer = false;
     std::string text;
   };
-  std::string transcript() const;
 
-  const ModelChatTemplate* chat_template_;
+  bool is_transcript_;
+  ModelChatTemplate chat_template_;
   std::string system_;
   std::vector<Turn> turns_;
 };

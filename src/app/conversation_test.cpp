@@ -6,7 +6,7 @@ namespace qnext::app {
 namespace {
 
 TEST(Conversation, WithoutATemplateIsATranscript) {
-  Conversation conversation(nullptr);
+  Conversation conversation(std::nullopt);
   conversation.add_user("ROMEO:");
   EXPECT_EQ(conversation.prompt(), "ROMEO:\n");
   conversation.add_answer("But soft, what light");
@@ -15,7 +15,7 @@ TEST(Conversation, WithoutATemplateIsATranscript) {
 }
 
 TEST(Conversation, TakesBackTurns) {
-  Conversation conversation(nullptr);
+  Conversation conversation(std::nullopt);
   EXPECT_FALSE(conversation.drop_answer());
   conversation.set_system("A play.\n");
   conversation.add_user("ROMEO:");

@@ -20,8 +20,9 @@ class GgufCommands : public Commands {
   static constexpr const char* chat_template =
       "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}";
 
-  // The bundled model with its matrices in this type.
-  std::string write_model(DType dtype) const {
+  // The bundled model with its matrices in this type, but for the z rows of in_proj_qkvz.
+  std::string write_model(DType dtype) const { return write_model(dtype, dtype); }
+  std::string write_model(DType dtype, DType gate) const {
     const Config config = load_config(bundled);
     const GgufConversion conversion(config, {});
     FloatTensors tensors = conversion.to_gguf(Checkpoint(bundled));
@@ -34,7 +35,9 @@ class GgufCommands : public Commands {
     writer.add("general.sampling.temp", 0.8f);
     writer.add("general.sampling.top_p", 0.95f);
     writer.add("general.sampling.top_k", 40u);
-    qnext::testing::add_tensors(writer, tensors, [&](const std::string&) { return dtype; });
+    qnext::testing::add_tensors(writer, tensors, [&](const std::string& name) {
+      return name.find("attn_gate") != std::string::npos ? gate : dtype;
+    });
     const std::string file = path(std::string(dtype_name(dtype)) + ".gguf");
     write_file(file, writer.bytes());
     return file;
@@ -73,14 +76,15 @@ TEST_F(GgufCommands, GiveTheTextOfTheFolder) {
 }
 
 TEST_F(GgufCommands, SayWhatIsHeldInAnotherType) {
-  const std::string model = write_model(DType::q4_1);
-  const std::string line = model + ": Q4_1 weights are held as Q8_0\n";
+  const std::string model = write_model(DType::q4_1, DType::q5_1);
+  const std::string line = model + ": matrices that mix Q4_1 and Q5_1 are held as Q8_0\n";
   const Outcome loaded =
       run({"generate", "ROMEO:", "--max-tokens", "2", "--temperature", "0", "--model", model});
   EXPECT_EQ(loaded.status, 0) << loaded.err;
   EXPECT_THAT(loaded.err, StartsWith(line));
   EXPECT_THAT(run({"inspect", "--model", model}).out,
-              AllOf(HasSubstr("Q4_1 weights are held as Q8_0"), HasSubstr("yes: --speculate")));
+              AllOf(HasSubstr("matrices that mix Q4_1 and Q5_1 are held as Q8_0"),
+                    HasSubstr("yes: --speculate")));
   const json::Value report =
       json::parse(run({"inspect", "--model", model, "--json", "--tensors"}).out, "output");
   EXPECT_EQ(report.find("held_as")->find("Q4_1")->as_string(), "Q8_0");
@@ -93,14 +97,13 @@ TEST_F(GgufCommands, SayWhatIsHeldInAnotherType) {
         ->find("weights_bytes")
         ->as_integer();
   };
-  // As the folder quantised at load, but for the embedding, 5 bits a weight in place of 16, and
-  // what is never rounded, 32 in place of 16.
-  EXPECT_LT(weights({"--model", model}), weights({"--quantize", "q8_0"}));
+  // 5 bits a weight in most matrices, between the 8.5 and the 4.5 of what --quantize makes.
+  EXPECT_LT(weights({"--model", model}), weights({"--model", model, "--quantize", "q8_0"}));
   EXPECT_LT(weights({"--model", model, "--quantize", "q4_0"}), weights({"--model", model}));
 
   // What was asked for, or stays as it is, is not worth a word.
   for (const auto& arguments : std::vector<std::vector<std::string>>{
-           {"--model", model, "--quantize", "q4_0"}, {"--model", write_model(DType::q8_0)}}) {
+           {"--model", model, "--quantize", "q4_0"}, {"--model", write_model(DType::q4_1)}}) {
     std::vector<std::string> all{"generate", "a", "--max-tokens", "1"};
     all.insert(all.end(), arguments.begin(), arguments.end());
     EXPECT_THAT(run(all).err, AllOf(StartsWith("prompt"), Not(HasSubstr("held"))));

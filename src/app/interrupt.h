@@ -16,4 +16,17 @@ class InterruptScope {
   bool interrupted() const;
 };
 
+// The same for a program that ends in two steps: while one lives, Ctrl-C and SIGTERM are counted.
+// One at a time, and none beside an InterruptScope.
+class StopSignals {
+ public:
+  StopSignals();
+  ~StopSignals();
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+  // How many came since this began.
+  int count() const;
+};
+
 }  // namespace qnext::app

@@ -52,16 +52,18 @@ void add(WeightGroup& group, const WeightGroup& more) {
   for (const auto& [dtype, count] : more.dtypes) group.dtypes[dtype] += count;
 }
 
-// Remembers a block type that becomes another without being asked to. What must not be rounded is
-// widened to f32 and never worth a word.
+// Remembers types that become another without being asked to: of a matrix whose rows a GGUF file
+// has in several. What must not be rounded is widened to f32 and never worth a word.
 void note_held(Inventory& inventory, const WeightSpec& spec, const StoredTensor& tensor,
                std::optional<DType> quantize) {
   const bool is_lookup = spec.role == WeightRole::embedding;
   if (quantize || spec.shape.size() != 2 || is_lookup || !is_quantizable(spec)) return;
   const DType held = backend::held_dtype(tensor, true, quantize);
-  for (const DType stored : tensor.stored_types())
-    if (is_block_quantized(stored) && !ops::can_pack(stored, tensor.shape[1]))
-      inventory.held_as[std::string(dtype_name(stored))] = dtype_name(held);
+  if (!is_block_quantized(held)) return;
+  const std::vector<DType> types = tensor.stored_types();
+  if (std::ranges::all_of(types, [&](DType stored) { return stored == held; })) return;
+  for (const DType stored : types)
+    inventory.held_as[std::string(dtype_name(stored))] = dtype_name(held);
 }
 
 }  // namespace
@@ -127,7 +129,8 @@ std::string held_text(const Inventory& inventory) {
     types += (types.empty() ? "" : is_last ? " and " : ", ") + entry->first;
   }
   if (types.empty()) return {};
-  return fmt::format("{} weights are held as {}", types, inventory.held_as.begin()->second);
+  return fmt::format("matrices that mix {} are held as {}", types,
+                     inventory.held_as.begin()->second);
 }
 
 Inventory take_inventory(const ModelFiles& files, std::optional<DType> quantize) {

@@ -29,12 +29,13 @@ struct WeightGroup {
 struct Inventory {
   std::vector<WeightGroup> groups;  // in the order of the forward pass
   WeightGroup total;                // the MTP head is not in total.active
-  // Block types that the CPU has no kernels for to the type that holds them, where --quantize has
+  // The block types that rows of one matrix mix, to the type that holds them, where --quantize has
   // not chosen one.
   std::map<std::string, std::string> held_as;
 };
 
-// "Q4_K and Q6_K weights are held as Q8_0"; empty where all are held as stored or as asked.
+// "matrices that mix Q4_K and Q6_K are held as Q8_0"; empty where all are held as stored or as
+// asked.
 std::string held_text(const Inventory& inventory);
 
 // `quantize` as --quantize; absent: as stored.

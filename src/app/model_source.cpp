@@ -62,6 +62,15 @@ Config ModelSource::config() const {
   return gguf_ ? read_gguf_config(*gguf_) : load_config(path_);
 }
 
+std::string ModelSource::config_bytes() const {
+  if (!gguf_) return read_file((fs::path(path_) / "config.json").string());
+  const MemoryMap& map = *gguf_->maps().front();
+  size_t head = map.size();
+  for (const StoredTensor& tensor : gguf_->tensors())
+    if (tensor.file == 0) head = std::min(head, tensor.offset);
+  return {reinterpret_cast<const char*>(map.data()), head};
+}
+
 GenerationConfig ModelSource::generation_config() const {
   return gguf_ ? read_gguf_generation_config(*gguf_) : load_generation_config(path_);
 }

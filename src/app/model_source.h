@@ -27,6 +27,8 @@ class ModelSource {
 
   // Each throws Error naming the file and what is wrong with it.
   Config config() const;
+  // The bytes that config() reads: of config.json, or of a GGUF file's head.
+  std::string config_bytes() const;
   GenerationConfig generation_config() const;
   Checkpoint checkpoint(const Config& config) const;
   Tokenizer tokenizer() const;

@@ -113,6 +113,7 @@ engine::EngineOptions AnswerOptions::engine_options(std::vector<int32_t> stop) c
   options.max_speculation = speculate;
   options.adapt_speculation = !speculate_fixed;
   options.cache_bytes = cache_bytes;
+  options.cache_folder = cache_folder;
   options.stop_tokens = std::move(stop);
   return options;
 }
@@ -220,14 +221,19 @@ void add_context_options(CLI::App& command, AnswerOptions& options) {
   add_step_options(command, options);
 }
 
-void add_cache_option(CLI::App& command, size_t& bytes) {
+void add_cache_options(CLI::App& command, AnswerOptions& options) {
   command
-      .add_option("--cache-memory", bytes,
+      .add_option("--cache-memory", options.cache_bytes,
                   fmt::format("for what was computed of earlier prompts; 0: none [{}]",
-                              bytes_text(static_cast<double>(bytes))))
+                              bytes_text(static_cast<double>(options.cache_bytes))))
       ->group("Machine")
       ->type_name("SIZE")
       ->transform(CLI::AsSizeValue(false).description(""));
+  command
+      .add_option("--cache-dir", options.cache_folder,
+                  "folder for what leaves that memory and outlives the program [none]")
+      ->group("Machine")
+      ->type_name("DIR");
 }
 
 void add_answer_options(CLI::App& command, AnswerOptions& options) {

@@ -70,6 +70,7 @@ struct AnswerOptions {
   int64_t context = 0;        // 0: what the model was made for
   int32_t prefill_chunk = 0;  // 0: what suits the device
   size_t cache_bytes = 0;     // EngineOptions::cache_bytes
+  std::string cache_folder;   // EngineOptions::cache_folder
 
   // For one sequence at a time.
   engine::EngineOptions engine_options(std::vector<int32_t> stop_tokens) const;
@@ -86,8 +87,9 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options);
 void add_step_options(CLI::App& command, AnswerOptions& options);
 // --context; add_answer_options adds this too.
 void add_context_options(CLI::App& command, AnswerOptions& options);
-// --cache-memory, for commands in which prompts begin alike; its default is what `bytes` holds.
-void add_cache_option(CLI::App& command, size_t& bytes);
+// --cache-memory and --cache-dir, for commands whose prompts begin alike; `cache_bytes` holds the
+// default.
+void add_cache_options(CLI::App& command, AnswerOptions& options);
 void add_answer_options(CLI::App& command, AnswerOptions& options);
 
 }  // namespace qnext::app

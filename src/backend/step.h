@@ -173,6 +173,10 @@ class Backend {
   virtual void export_state(int32_t slot, std::span<std::byte> out) const = 0;
   virtual void import_state(int32_t slot, std::span<const std::byte> in) = 0;
 
+  // A page's bytes, of all layers, out and in; the span is page_bytes long.
+  virtual void export_page(int32_t page, std::span<std::byte> out) const = 0;
+  virtual void import_page(int32_t page, std::span<const std::byte> in) = 0;
+
   // For tests and `verify`: every later step shows its inner values (and computes logits for all
   // rows); null ends it. Costs time.
   virtual void observe(Observer* observer) = 0;

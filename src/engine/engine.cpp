@@ -145,14 +145,14 @@ Engine::Engine(backend::Backend& backend, const Tokenizer* tokenizer, const Engi
       plan_(plan_engine(backend.config(), backend.capabilities(), options)),
       pages_(plan_.reservation.pages),
       slots_(plan_.options.slots),
-      cache_(make_cache()),
       scheduler_({.max_sequences = plan_.options.max_sequences,
                   .prefill_chunk = plan_.options.prefill_chunk,
                   .page_tokens = backend.capabilities().page_tokens,
                   .snapshot_slots = snapshot_slots(plan_)},
-                 pages_, slots_, cache_ ? &*cache_ : nullptr),
+                 pages_, slots_),
       speculation_(plan_.options.adapt_speculation, backend.config().layers.size()) {
   backend_.reserve(plan_.reservation);
+  if (plan_.options.cache_bytes > 0) make_cache();
 }
 
 Engine::~Engine() = default;
@@ -163,8 +163,12 @@ double Engine::now() const {
   return std::chrono::duration<double>(time).count();
 }
 
-RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+void Engine::check(const GenerationRequest& request) const {
   check_request(request, options(), backend_.config());
+}
+
+RequestId Engine::submit(GenerationRequest request, Listener& listener) {
+  check(request);
   const RequestId id = last_id_ + 1;
   std::vector<int32_t> stop_tokens = std::move(request.stop_tokens);
   if (!request.ignore_eos)

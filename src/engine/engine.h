@@ -24,6 +24,7 @@
 #include "backend/step.h"
 #include "engine/page_allocator.h"
 #include "engine/prefix_cache.h"
+#include "engine/prefix_store.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/slot_allocator.h"
@@ -50,6 +51,12 @@ struct EngineOptions {
   // Bytes of state and KV pages that may be kept of ended requests, for later ones that begin alike
   // (engine/prefix_cache.h); 0: nothing is kept.
   size_t cache_bytes = 0;
+  // A folder for what leaves the cache (engine/prefix_store.h), and for all of it when the engine
+  // ends; empty: none. The fingerprint stands for the model and for all that the bytes of pages and
+  // states depend on besides.
+  std::string cache_folder = {};
+  size_t cache_folder_bytes = size_t{16} << 30;
+  uint64_t cache_fingerprint = 0;
   // Tokens that end an answer; absent: the config's eos_token_ids. The caller has read
   // generation_config.json, which may name more.
   std::optional<std::vector<int32_t>> stop_tokens = std::nullopt;
@@ -83,9 +90,12 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Queues a request. Throws Error where it could never run: an empty prompt or one that fills the
-  // context, a token that does not exist, sampling parameters out of range, speculation that the
-  // model or the options lack.
+  // Throws Error where a request could never run: an empty prompt or one that fills the context, a
+  // token that does not exist, sampling parameters out of range, speculation that the model or the
+  // options lack. Reads nothing that changes: any thread may call it, at any time.
+  void check(const GenerationRequest& request) const;
+  // Queues a request. Throws Error where check() does, and for stop strings that cannot be watched
+  // for.
   RequestId submit(GenerationRequest request, Listener& listener);
   // Ends a request and frees what it holds; on_finish comes from inside this call, or, where a
   // listener makes it, before the step returns. Nothing happens if the request has ended already.
@@ -97,6 +107,10 @@ class Engine {
     while (step()) {
     }
   }
+
+  // Hands one of the cached prefixes that are not on disk to the writer: for when there is nothing
+  // to do. False: there is none, no folder, or the writer is behind.
+  bool save_some();
 
   // As planned: every 0 and absent value filled in.
   const EngineOptions& options() const { return plan_.options; }
@@ -110,7 +124,7 @@ class Engine {
   void finish_cancelled();
 
   // With the cache of prefixes: engine_cache.cpp.
-  std::optional<PrefixCache> make_cache();
+  void make_cache();
   void restore_states(const std::vector<PlannedStep>& plan);
   void keep_prompt(const Sequence& sequence, int32_t rows);
   void save_answer(Sequence& sequence, int64_t first);
@@ -121,6 +135,7 @@ class Engine {
   EnginePlan plan_;
   PageAllocator pages_;
   SlotAllocator slots_;
+  std::optional<PrefixStore> store_;
   std::optional<PrefixCache> cache_;
   Scheduler scheduler_;
   Speculation speculation_;

@@ -24,14 +24,27 @@ void keep(PrefixCache& cache, const Sequence& sequence, int64_t count, StateByte
 
 }  // namespace
 
-std::optional<PrefixCache> Engine::make_cache() {
-  if (options().cache_bytes == 0) return std::nullopt;
+void Engine::make_cache() {
   const backend::Capabilities& capabilities = backend_.capabilities();
-  return std::optional<PrefixCache>(std::in_place,
-                                    PrefixCache::Limits{.page_tokens = capabilities.page_tokens,
-                                                        .page_bytes = capabilities.page_bytes,
-                                                        .bytes = options().cache_bytes},
-                                    pages_);
+  std::optional<PrefixCache::Disk> disk;
+  if (!options().cache_folder.empty()) {
+    store_.emplace(PrefixStore::Limits{.folder = options().cache_folder,
+                                       .bytes = options().cache_folder_bytes,
+                                       .fingerprint = options().cache_fingerprint,
+                                       .page_tokens = capabilities.page_tokens,
+                                       .page_bytes = capabilities.page_bytes,
+                                       .state_bytes = capabilities.slot_bytes});
+    disk.emplace(PrefixCache::Disk{backend_, *store_});
+  }
+  cache_.emplace(PrefixCache::Limits{.page_tokens = capabilities.page_tokens,
+                                     .page_bytes = capabilities.page_bytes,
+                                     .bytes = options().cache_bytes},
+                 pages_, disk);
+  scheduler_.use_cache(*cache_);
+}
+
+bool Engine::save_some() {
+  return cache_ && cache_->save_some();
 }
 
 // Sequences that begin behind a cached prefix get its state before their first step.

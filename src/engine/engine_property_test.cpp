@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/temporary_folder.h"
 #include "engine/collector.h"
 #include "engine/engine.h"
 #include "engine/testing/fake_backend.h"
@@ -155,7 +156,9 @@ void check_random_mix(uint64_t seed, const Tokenizer* tokenizer) {
   if (random.one_in(2))
     options.pages = random.small(static_cast<int32_t>(10 / fake.page_tokens) + 1, 40);
   if (random.one_in(2)) options.slots = options.max_speculation + random.small(1, 5);
-  if (random.one_in(2)) options.cache_bytes = static_cast<size_t>(random.between(30, 3000));
+  if (random.one_in(2)) options.cache_bytes = static_cast<size_t>(random.between(100, 20000));
+  std::optional<TemporaryFolder> folder;
+  if (options.cache_bytes > 0 && random.one_in(10)) options.cache_folder = folder.emplace().path();
   Engine engine(backend, tokenizer, options);
   ReferenceSettings settings{.vocabulary = fake.vocabulary,
                              .context = engine.options().max_context,

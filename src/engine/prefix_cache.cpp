@@ -6,27 +6,17 @@
 
 namespace qnext::engine {
 
-struct PrefixCache::Node {
-  Node* parent = nullptr;
-  Children::const_iterator place;  // in the parent
-  int64_t depth = 0;               // tokens from the root to the end of this node
-  int32_t page = -1;
-  // The token that the page's last MTP entry was made with; no_token: its entries are out of step.
-  int32_t mtp_next = no_token;
-  std::shared_ptr<const StateBytes> state;
-  Rank rank;  // of the snapshot
-  Children children;
-};
-
 bool PrefixCache::Less::operator()(std::span<const int32_t> a, std::span<const int32_t> b) const {
   return std::ranges::lexicographical_compare(a, b);
 }
 
-PrefixCache::PrefixCache(const Limits& limits, PageAllocator& pages)
-    : limits_(limits), pages_(pages), root_(std::make_unique<Node>()) {}
+PrefixCache::PrefixCache(const Limits& limits, PageAllocator& pages, std::optional<Disk> disk)
+    : limits_(limits), pages_(pages), disk_(disk), root_(std::make_unique<Node>()) {}
 
-// From the leaves up: a path may have thousands of nodes, too many to end inside one another.
 PrefixCache::~PrefixCache() {
+  if (disk_)
+    for (Node* node : unsaved()) spill(*node, true);
+  // From the leaves up: a path may have thousands of nodes, too many to end inside one another.
   while (!snapshots_.empty()) drop_snapshot(*snapshots_.begin()->second);
 }
 
@@ -35,32 +25,38 @@ std::span<const int32_t> PrefixCache::block(std::span<const int32_t> tokens, int
                         static_cast<size_t>(limits_.page_tokens));
 }
 
-CachedPrefix PrefixCache::find(std::span<const int32_t> prompt) {
-  CachedPrefix found;
+// One row of the prompt at least must run: it draws the first token.
+PrefixCache::Path PrefixCache::path_of(std::span<const int32_t> prompt) const {
+  Path path;
   Node* node = root_.get();
-  Node* best = nullptr;
-  bool mtp = true;  // down to the node, but for its last entry
-  // One row at least must run: it draws the first token.
   const int64_t blocks = (std::ssize(prompt) - 1) / limits_.page_tokens;
   for (int64_t i = 0; i < blocks; ++i) {
     const std::span<const int32_t> wanted = block(prompt, i);
     const auto child = node->children.find(wanted);
     if (child == node->children.end()) break;
-    mtp = mtp && (i == 0 || node->mtp_next == wanted.front());
+    path.mtp = path.mtp && (i == 0 || node->mtp_next == wanted.front());
     node = child->second.get();
-    found.known_tokens = node->depth;
+    path.nodes.push_back(node);
     if (!node->state) continue;
-    best = node;
-    found.mtp = mtp && node->mtp_next == prompt[static_cast<size_t>(node->depth)];
+    path.snapshot = node;
+    path.snapshot_mtp = path.mtp && node->mtp_next == prompt[static_cast<size_t>(node->depth)];
   }
-  if (!best) return found;
-  found.tokens = best->depth;
-  found.state = best->state;
-  for (const Node* on_path = best; on_path != root_.get(); on_path = on_path->parent)
-    found.pages.push_back(on_path->page);
-  std::ranges::reverse(found.pages);
+  return path;
+}
+
+CachedPrefix PrefixCache::find(std::span<const int32_t> prompt) {
+  if (disk_) bring_back(prompt);
+  const Path path = path_of(prompt);
+  CachedPrefix found;
+  if (!path.nodes.empty()) found.known_tokens = path.nodes.back()->depth;
+  if (!path.snapshot) return found;
+  found.tokens = path.snapshot->depth;
+  found.state = path.snapshot->state;
+  found.mtp = path.snapshot_mtp;
+  for (const Node* node : path.nodes)
+    if (node->depth <= found.tokens) found.pages.push_back(node->page);
   pages_.share(found.pages);
-  use(*best);
+  use(*path.snapshot);
   return found;
 }
 
@@ -147,10 +143,12 @@ void PrefixCache::use(Node& node) {
 }
 
 void PrefixCache::drop_snapshot(Node& node) {
+  if (disk_ && !node.saved) spill(node, false);
   age_ = node.rank.first;
   snapshots_.erase(node.rank);
   bytes_ -= node.state->size();
   node.state.reset();
+  node.saved = false;
   drop_leaves(&node);
 }
 

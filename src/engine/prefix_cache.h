@@ -13,17 +13,22 @@
 // pages that led to it alone: usefulness is the tokens it saves over the next snapshot above it for
 // each byte it takes, counted from the last time it was used (GreedyDual-Size; Cao and Irani 1997,
 // "Cost-aware WWW proxy caching algorithms").
+//
+// With a store what goes is written to disk first, and comes back when a prompt wants it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "backend/step.h"
 #include "engine/page_allocator.h"
+#include "engine/prefix_store.h"
 
 namespace qnext::engine {
 
@@ -49,9 +54,15 @@ class PrefixCache {
     size_t bytes = 0;  // 0: nothing is kept
   };
 
-  // The allocator must outlive the cache.
-  PrefixCache(const Limits& limits, PageAllocator& pages);
-  ~PrefixCache();
+  // Where snapshots go that leave memory; the backend has their pages' bytes.
+  struct Disk {
+    backend::Backend& backend;
+    PrefixStore& store;
+  };
+
+  // The allocator, the backend and the store must outlive the cache.
+  PrefixCache(const Limits& limits, PageAllocator& pages, std::optional<Disk> disk = {});
+  ~PrefixCache();  // all are saved
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
@@ -69,6 +80,10 @@ class PrefixCache {
   // where that cannot be reached.
   bool make_room(int32_t pages);
 
+  // Hands a snapshot that is not on disk to the store. False: there is none, or no store, or too
+  // much waits there.
+  bool save_some();
+
   size_t bytes() const { return bytes_; }
   int32_t pages() const { return held_pages_; }
 
@@ -82,6 +97,28 @@ class PrefixCache {
   using Rank = std::pair<double, uint64_t>;
   using Children = std::map<std::vector<int32_t>, std::unique_ptr<Node>, Less>;
 
+  struct Node {
+    Node* parent = nullptr;
+    Children::const_iterator place;  // in the parent
+    int64_t depth = 0;               // tokens from the root to the end of this node
+    int32_t page = -1;
+    // The token that the page's last MTP entry was made with; no_token: its entries are out of
+    // step.
+    int32_t mtp_next = no_token;
+    std::shared_ptr<const StateBytes> state;
+    Rank rank;  // of the snapshot
+    bool saved = false;
+    Children children;
+  };
+  // What the tree has of a prompt.
+  struct Path {
+    std::vector<Node*> nodes;
+    Node* snapshot = nullptr;   // the deepest
+    bool mtp = true;            // all entries are in step, but for the last node's last one
+    bool snapshot_mtp = false;  // all, down to the snapshot
+  };
+
+  Path path_of(std::span<const int32_t> prompt) const;
   std::span<const int32_t> block(std::span<const int32_t> tokens, int64_t index) const;
   Node* descend(std::span<const int32_t> tokens) const;
   Node& grow(std::span<const int32_t> tokens, std::span<const int32_t> pages, int32_t mtp_next);
@@ -89,9 +126,16 @@ class PrefixCache {
   void drop_snapshot(Node& node);
   void drop_leaves(Node* node);
   int32_t freeable_pages() const;
+  // prefix_cache_disk.cpp
+  bool spill(Node& node, bool wait);
+  std::vector<Node*> unsaved() const;
+  void bring_back(std::span<const int32_t> prompt);
+  bool read_pages(std::span<const int32_t> prompt, std::span<const int32_t> pages, int64_t known,
+                  std::span<const PrefixStore::Segment> chain, StateBytes& state);
 
   Limits limits_;
   PageAllocator& pages_;
+  std::optional<Disk> disk_;
   std::unique_ptr<Node> root_;
   std::map<Rank, Node*> snapshots_;
   double age_ = 0;     // usefulness of the last one that went

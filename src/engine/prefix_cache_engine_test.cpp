@@ -2,9 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <numeric>
+#include <thread>
 #include <vector>
 
+#include "base/file.h"
+#include "checkpoint/temporary_folder.h"
 #include "engine/collector.h"
 #include "engine/engine.h"
 #include "engine/testing/fake_backend.h"
@@ -38,6 +42,12 @@ class PrefixCacheEngineTest : public ::testing::Test {
                                           .context = 400,
                                           .answers_like_prompts = answers_like_prompts_});
     engine_.emplace(*backend_, nullptr, options);
+  }
+
+  // Another process, as far as anybody can tell.
+  void restart(const EngineOptions& options) {
+    engine_.reset();
+    start(options);
   }
 
   // The request with its answer, which is the one that it would have alone and with nothing cached.
@@ -186,12 +196,85 @@ TEST_F(PrefixCacheEngineTest, TheCacheMakesRoomForRequests) {
 }
 
 TEST_F(PrefixCacheEngineTest, StaysWithinItsBudget) {
-  start({.cache_bytes = 600});
+  start({.cache_bytes = 3000});
   for (int32_t i = 0; i < 40; ++i) {
     ask(counted(i * 20, 60), 20);
-    EXPECT_LE(engine_->load().cached_bytes, 600u);
+    EXPECT_LE(engine_->load().cached_bytes, 3000u);
     EXPECT_GT(engine_->load().cached_bytes, 0u);
   }
+}
+
+TEST_F(PrefixCacheEngineTest, AConversationGoesOnAfterARestart) {
+  const TemporaryFolder folder;
+  for (const int32_t speculate : {0, 3}) {
+    SCOPED_TRACE(speculate);
+    const EngineOptions options{.max_speculation = 3,
+                                .adapt_speculation = false,
+                                .cache_folder = folder.path(),
+                                .cache_fingerprint = static_cast<uint64_t>(speculate)};
+    start(options);
+    Tokens conversation = counted(0, 30);
+    for (int turn = 0; turn < 8; ++turn) {
+      conversation = ask(conversation, 9, speculate);
+      if (turn > 0) {
+        EXPECT_LE(computed_rows(), 5 + page) << "turn " << turn;
+      }
+      EXPECT_EQ(last_.drafted_tokens > 0, speculate > 0);
+      conversation = joined(conversation, counted(40 * turn, 5));
+      if (turn % 2 == 1) restart(options);
+    }
+  }
+}
+
+TEST_F(PrefixCacheEngineTest, WhatLeavesMemoryComesBack) {
+  const TemporaryFolder folder;
+  // Room for one prompt of these.
+  const EngineOptions options{.cache_bytes = 1700, .cache_folder = folder.path()};
+  start(options);
+  for (int round = 0; round < 2; ++round) {
+    for (int32_t i = 0; i < 10; ++i) {
+      ask(counted(i * 30, 80), 3);
+      EXPECT_EQ(last_.cached_tokens, round == 0 ? 0 : 76) << i;
+      EXPECT_LE(engine_->load().cached_bytes, 1700u);
+    }
+    restart(options);  // all that waited has been written
+  }
+}
+
+TEST_F(PrefixCacheEngineTest, LeisureIsForSaving) {
+  const TemporaryFolder folder;
+  start({.cache_folder = folder.path()});
+  EXPECT_FALSE(engine_->save_some());
+  ask(counted(0, 80), 3);
+  ask(joined(counted(0, 40), counted(200, 20)), 3);  // two snapshots more
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(engine_->save_some());
+  EXPECT_FALSE(engine_->save_some());
+  const auto files = [&] {
+    int count = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path()))
+      count += entry.path().extension() == ".prefix";
+    return count;
+  };
+  while (files() < 3) std::this_thread::yield();
+}
+
+TEST_F(PrefixCacheEngineTest, ADamagedFileCostsTimeOnly) {
+  const TemporaryFolder folder;
+  const EngineOptions options{.cache_folder = folder.path()};
+  start(options);
+  ask(counted(0, 80), 3);
+  engine_.reset();
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path())) {
+    if (!entry.is_regular_file()) continue;
+    std::string bytes = read_file(entry.path().string());
+    bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    write_file(entry.path().string(), bytes);
+  }
+  start(options);
+  ask(counted(0, 80), 3);
+  EXPECT_EQ(last_.cached_tokens, 0);
+  ask(counted(0, 80), 3);
+  EXPECT_EQ(last_.cached_tokens, 76);
 }
 
 TEST_F(PrefixCacheEngineTest, AFailedRequestLeavesItsPromptOnly) {

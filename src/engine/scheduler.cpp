@@ -81,9 +81,8 @@ void start_behind(Sequence& sequence, CachedPrefix prefix, int64_t page_tokens) 
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots,
-                     PrefixCache* cache)
-    : limits_(limits), pages_(pages), slots_(slots), cache_(cache) {}
+Scheduler::Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots)
+    : limits_(limits), pages_(pages), slots_(slots) {}
 
 void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
   waiting_.push_back(std::move(sequence));

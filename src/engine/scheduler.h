@@ -51,10 +51,11 @@ struct PlannedStep {
 
 class Scheduler {
  public:
-  // The allocators and the cache, which may be null, must outlive the scheduler; whatever sequences
-  // hold is taken and given back here.
-  Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots,
-            PrefixCache* cache = nullptr);
+  // The allocators must outlive the scheduler; whatever sequences hold is taken and given back
+  // here.
+  Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots);
+  // From now on prompts go on from what it knows; it must outlive the scheduler's last call.
+  void use_cache(PrefixCache& cache) { cache_ = &cache; }
 
   void enqueue(std::unique_ptr<Sequence> sequence);
   // Admits what fits, gives every planned sequence the pages of its step, and drops drafts that
@@ -82,7 +83,7 @@ class Scheduler {
   SchedulerLimits limits_;
   PageAllocator& pages_;
   SlotAllocator& slots_;
-  PrefixCache* cache_;
+  PrefixCache* cache_ = nullptr;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // those that prefill in the order of turns
 };

@@ -29,6 +29,22 @@ int five_bits(const uint8_t (&qs)[16], const uint8_t (&high)[4], int i) {
   return nibble(qs, i) | (high[i / 8] >> (i % 8) & 1) << 4;
 }
 
+void set_factors(BlockParts& parts, uint16_t d) {
+  parts.run = block_values;
+  parts.has_minimums = false;
+  parts.scales[0] = f16_to_float(d);
+}
+void set_factors(BlockParts& parts, uint16_t d, uint16_t minimum) {
+  set_factors(parts, d);
+  parts.has_minimums = true;
+  parts.minimums[0] = f16_to_float(minimum);
+}
+
+template <typename Quant>
+void set_quants(BlockParts& parts, Quant&& quant) {
+  for (int i = 0; i < block_values; ++i) parts.quants[i] = static_cast<int8_t>(quant(i));
+}
+
 }  // namespace
 
 void encode(const float* values, BlockQ8_0& block) {
@@ -56,41 +72,46 @@ void encode(const float* values, BlockQ4_0& block) {
         static_cast<uint8_t>(quantize(values[i]) | quantize(values[i + block_values / 2]) << 4);
 }
 
-void decode(const BlockQ8_0& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int i = 0; i < block_values; ++i) values[i] = d * static_cast<float>(block.qs[i]);
+void split(const BlockQ8_0& block, BlockParts& parts) {
+  set_factors(parts, block.d);
+  std::copy_n(block.qs, block_values, parts.quants);
 }
 
-void decode(const BlockQ4_0& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int i = 0; i < block_values / 2; ++i) {
-    values[i] = d * static_cast<float>((block.qs[i] & 15) - 8);
-    values[i + block_values / 2] = d * static_cast<float>((block.qs[i] >> 4) - 8);
+void split(const BlockQ4_0& block, BlockParts& parts) {
+  set_factors(parts, block.d);
+  set_quants(parts, [&](int i) { return nibble(block.qs, i) - 8; });
+}
+
+void split(const BlockQ4_1& block, BlockParts& parts) {
+  set_factors(parts, block.d, block.minimum);
+  set_quants(parts, [&](int i) { return nibble(block.qs, i); });
+}
+
+void split(const BlockQ5_0& block, BlockParts& parts) {
+  set_factors(parts, block.d);
+  set_quants(parts, [&](int i) { return five_bits(block.qs, block.high, i) - 16; });
+}
+
+void split(const BlockQ5_1& block, BlockParts& parts) {
+  set_factors(parts, block.d, block.minimum);
+  set_quants(parts, [&](int i) { return five_bits(block.qs, block.high, i); });
+}
+
+void split(const BlockIQ4_NL& block, BlockParts& parts) {
+  set_factors(parts, block.d);
+  set_quants(parts, [&](int i) { return iq4_levels[nibble(block.qs, i)]; });
+}
+
+void widen(const BlockParts& parts, size_t count, float* values) {
+  const auto run = static_cast<size_t>(parts.run);
+  for (size_t first = 0; first < count; first += run) {
+    const float scale = parts.scales[first / run];
+    const int8_t* quants = parts.quants + first;
+    for (size_t i = 0; i < run; ++i) values[first + i] = scale * static_cast<float>(quants[i]);
+    if (!parts.has_minimums) continue;
+    const float minimum = parts.minimums[first / run];
+    for (size_t i = 0; i < run; ++i) values[first + i] += minimum;
   }
-}
-
-void decode(const BlockQ4_1& block, float* values) {
-  const float d = f16_to_float(block.d), minimum = f16_to_float(block.minimum);
-  for (int i = 0; i < block_values; ++i)
-    values[i] = d * static_cast<float>(nibble(block.qs, i)) + minimum;
-}
-
-void decode(const BlockQ5_0& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int i = 0; i < block_values; ++i)
-    values[i] = d * static_cast<float>(five_bits(block.qs, block.high, i) - 16);
-}
-
-void decode(const BlockQ5_1& block, float* values) {
-  const float d = f16_to_float(block.d), minimum = f16_to_float(block.minimum);
-  for (int i = 0; i < block_values; ++i)
-    values[i] = d * static_cast<float>(five_bits(block.qs, block.high, i)) + minimum;
-}
-
-void decode(const BlockIQ4_NL& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int i = 0; i < block_values; ++i)
-    values[i] = d * static_cast<float>(iq4_levels[nibble(block.qs, i)]);
 }
 
 }  // namespace qnext

@@ -63,16 +63,37 @@ constexpr int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
 template <typename Block>
 inline constexpr size_t values_of = block_values;
 
-// One block of 32 values to its published encoding and back. q8_0: d = max|x| / 127, round to
-// nearest, halves away from zero. q4_0: d = (the value of largest magnitude) / -8, q = min(15,
-// floor(x / d + 8.5)). The quotients are taken before d is rounded to f16.
+// A block of any format taken apart: value[i] = scales[i / run] * quants[i], and where the format
+// has minimums + minimums[i / run].
+struct BlockParts {
+  int run = 0;  // values that share a scale
+  bool has_minimums = false;
+  int8_t quants[256];
+  float scales[16];
+  float minimums[16];
+};
+void split(const BlockQ8_0& block, BlockParts& parts);
+void split(const BlockQ4_0& block, BlockParts& parts);
+void split(const BlockQ4_1& block, BlockParts& parts);
+void split(const BlockQ5_0& block, BlockParts& parts);
+void split(const BlockQ5_1& block, BlockParts& parts);
+void split(const BlockIQ4_NL& block, BlockParts& parts);
+
+// The values of parts, `count` of them.
+void widen(const BlockParts& parts, size_t count, float* values);
+
+// A block's values.
+template <typename Block>
+void decode(const Block& block, float* values) {
+  BlockParts parts;
+  split(block, parts);
+  widen(parts, values_of<Block>, values);
+}
+
+// One block of 32 values to its published encoding. q8_0: d = max|x| / 127, round to nearest,
+// halves away from zero. q4_0: d = (the value of largest magnitude) / -8, q = min(15, floor(x / d
+// + 8.5)). The quotients are taken before d is rounded to f16.
 void encode(const float* values, BlockQ8_0& block);
 void encode(const float* values, BlockQ4_0& block);
-void decode(const BlockQ8_0& block, float* values);
-void decode(const BlockQ4_0& block, float* values);
-void decode(const BlockQ4_1& block, float* values);
-void decode(const BlockQ5_0& block, float* values);
-void decode(const BlockQ5_1& block, float* values);
-void decode(const BlockIQ4_NL& block, float* values);
 
 }  // namespace qnext

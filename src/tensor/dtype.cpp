@@ -176,7 +176,45 @@ void decode_all(const void* source, float* out, size_t count) {
   }
 }
 
+template <typename Block>
+void split_one(const void* source, BlockParts& parts) {
+  Block block;
+  std::memcpy(&block, source, sizeof block);
+  split(block, parts);
+}
+
 }  // namespace
+
+void split_block(DType dtype, const void* source, BlockParts& parts) {
+  switch (dtype) {
+    case DType::q8_0:
+      return split_one<BlockQ8_0>(source, parts);
+    case DType::q4_0:
+      return split_one<BlockQ4_0>(source, parts);
+    case DType::q4_1:
+      return split_one<BlockQ4_1>(source, parts);
+    case DType::q5_0:
+      return split_one<BlockQ5_0>(source, parts);
+    case DType::q5_1:
+      return split_one<BlockQ5_1>(source, parts);
+    case DType::iq4_nl:
+      return split_one<BlockIQ4_NL>(source, parts);
+    case DType::q2_k:
+      return split_one<BlockQ2_K>(source, parts);
+    case DType::q3_k:
+      return split_one<BlockQ3_K>(source, parts);
+    case DType::q4_k:
+      return split_one<BlockQ4_K>(source, parts);
+    case DType::q5_k:
+      return split_one<BlockQ5_K>(source, parts);
+    case DType::q6_k:
+      return split_one<BlockQ6_K>(source, parts);
+    case DType::iq4_xs:
+      return split_one<BlockIQ4_XS>(source, parts);
+    default:
+      QNEXT_CHECK(false, "{} has no blocks", dtype_name(dtype));
+  }
+}
 
 void convert_to_float(DType dtype, const void* source, float* out, size_t count) {
   const auto load16 = [&](size_t i) {

@@ -63,4 +63,8 @@ uint8_t float_to_f8_e4m3(float value);  // round to nearest even; beyond 448 sat
 // the values of a block.
 void convert_to_float(DType dtype, const void* source, float* out, size_t count);
 
+// One block of any block type, of any alignment, taken apart (tensor/blocks.h).
+struct BlockParts;
+void split_block(DType dtype, const void* source, BlockParts& parts);
+
 }  // namespace qnext

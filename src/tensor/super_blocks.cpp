@@ -38,75 +38,80 @@ int q3_k_scale(const uint8_t (&scales)[12], int run) {
   return (low | high << 4) - 32;
 }
 
-// q4_k and q5_k: `bits` gives the integer of a value.
-template <typename Block, typename Bits>
-void decode_runs(const Block& block, float* values, Bits&& bits) {
+template <typename Quant>
+void set_quants(BlockParts& parts, Quant&& quant) {
+  for (int i = 0; i < super_block_values; ++i) parts.quants[i] = static_cast<int8_t>(quant(i));
+}
+
+// factors(run) gives what d and minimum are multiplied with.
+template <typename Block, typename Factors>
+void set_scales_and_minimums(BlockParts& parts, const Block& block, int run, Factors&& factors) {
   const float d = f16_to_float(block.d), minimum = f16_to_float(block.minimum);
-  for (int run = 0; run < 8; ++run) {
-    const RunFactors factors = run_factors(block.scales, run);
-    const float scale = d * static_cast<float>(factors.scale);
-    const float least = minimum * static_cast<float>(factors.least);
-    for (int i = 32 * run; i < 32 * run + 32; ++i)
-      values[i] = scale * static_cast<float>(bits(i)) - least;
+  parts.run = run;
+  parts.has_minimums = true;
+  for (int r = 0; r < super_block_values / run; ++r) {
+    const RunFactors integers = factors(r);
+    parts.scales[r] = d * static_cast<float>(integers.scale);
+    parts.minimums[r] = -(minimum * static_cast<float>(integers.least));
   }
+}
+
+template <typename Block, typename Factor>
+void set_scales(BlockParts& parts, const Block& block, int run, Factor&& factor) {
+  const float d = f16_to_float(block.d);
+  parts.run = run;
+  parts.has_minimums = false;
+  for (int r = 0; r < super_block_values / run; ++r)
+    parts.scales[r] = d * static_cast<float>(static_cast<int>(factor(r)));
 }
 
 }  // namespace
 
-void decode(const BlockQ2_K& block, float* values) {
-  const float d = f16_to_float(block.d), minimum = f16_to_float(block.minimum);
-  for (int run = 0; run < 16; ++run) {
-    const float scale = d * static_cast<float>(block.scales[run] & 15);
-    const float least = minimum * static_cast<float>(block.scales[run] >> 4);
-    for (int i = 16 * run; i < 16 * run + 16; ++i)
-      values[i] = scale * static_cast<float>(two_bits(block.qs, i)) - least;
-  }
+void split(const BlockQ2_K& block, BlockParts& parts) {
+  set_scales_and_minimums(parts, block, 16, [&](int run) {
+    return RunFactors{block.scales[run] & 15, block.scales[run] >> 4};
+  });
+  set_quants(parts, [&](int i) { return two_bits(block.qs, i); });
 }
 
-void decode(const BlockQ3_K& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int run = 0; run < 16; ++run) {
-    const float scale = d * static_cast<float>(q3_k_scale(block.scales, run));
-    for (int i = 16 * run; i < 16 * run + 16; ++i) {
-      const int q = two_bits(block.qs, i) - (high_bit(block.high, i) ? 0 : 4);
-      values[i] = scale * static_cast<float>(q);
-    }
-  }
+void split(const BlockQ3_K& block, BlockParts& parts) {
+  set_scales(parts, block, 16, [&](int run) { return q3_k_scale(block.scales, run); });
+  set_quants(parts,
+             [&](int i) { return two_bits(block.qs, i) - (high_bit(block.high, i) ? 0 : 4); });
 }
 
-void decode(const BlockQ4_K& block, float* values) {
-  decode_runs(block, values, [&](int i) { return four_bits(block.qs, i); });
+void split(const BlockQ4_K& block, BlockParts& parts) {
+  set_scales_and_minimums(parts, block, 32,
+                          [&](int run) { return run_factors(block.scales, run); });
+  set_quants(parts, [&](int i) { return four_bits(block.qs, i); });
 }
 
-void decode(const BlockQ5_K& block, float* values) {
-  decode_runs(block, values,
-              [&](int i) { return four_bits(block.qs, i) | high_bit(block.high, i) << 4; });
+void split(const BlockQ5_K& block, BlockParts& parts) {
+  set_scales_and_minimums(parts, block, 32,
+                          [&](int run) { return run_factors(block.scales, run); });
+  set_quants(parts, [&](int i) { return four_bits(block.qs, i) | high_bit(block.high, i) << 4; });
 }
 
-void decode(const BlockQ6_K& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int i = 0; i < super_block_values; ++i) {
+void split(const BlockQ6_K& block, BlockParts& parts) {
+  set_scales(parts, block, 16, [&](int run) { return block.scales[run]; });
+  set_quants(parts, [&](int i) {
     const int half = i / 128, j = i % 128 / 32, at = i % 32;
     const int low = block.qs[64 * half + 32 * (j % 2) + at] >> (j / 2 * 4) & 15;
     const int high = block.high[32 * half + at] >> (2 * j) & 3;
-    const int8_t factor = block.scales[i / 16];
-    const float scale = d * static_cast<float>(factor);
-    values[i] = scale * static_cast<float>((low | high << 4) - 32);
-  }
+    return (low | high << 4) - 32;
+  });
 }
 
-void decode(const BlockIQ4_XS& block, float* values) {
-  const float d = f16_to_float(block.d);
-  for (int run = 0; run < 8; ++run) {
+void split(const BlockIQ4_XS& block, BlockParts& parts) {
+  set_scales(parts, block, 32, [&](int run) {
     const int low = block.scales_low[run / 2] >> (run % 2 * 4) & 15;
     const int high = block.scales_high >> (2 * run) & 3;
-    const float scale = d * static_cast<float>((low | high << 4) - 32);
-    for (int i = 0; i < 16; ++i) {
-      const uint8_t byte = block.qs[16 * run + i];
-      values[32 * run + i] = scale * static_cast<float>(iq4_levels[byte & 15]);
-      values[32 * run + 16 + i] = scale * static_cast<float>(iq4_levels[byte >> 4]);
-    }
-  }
+    return (low | high << 4) - 32;
+  });
+  set_quants(parts, [&](int i) {
+    const uint8_t byte = block.qs[i / 32 * 16 + i % 16];
+    return iq4_levels[i % 32 < 16 ? byte & 15 : byte >> 4];
+  });
 }
 
 }  // namespace qnext

@@ -90,11 +90,11 @@ inline constexpr size_t values_of<BlockQ6_K> = super_block_values;
 template <>
 inline constexpr size_t values_of<BlockIQ4_XS> = super_block_values;
 
-void decode(const BlockQ2_K& block, float* values);
-void decode(const BlockQ3_K& block, float* values);
-void decode(const BlockQ4_K& block, float* values);
-void decode(const BlockQ5_K& block, float* values);
-void decode(const BlockQ6_K& block, float* values);
-void decode(const BlockIQ4_XS& block, float* values);
+void split(const BlockQ2_K& block, BlockParts& parts);
+void split(const BlockQ3_K& block, BlockParts& parts);
+void split(const BlockQ4_K& block, BlockParts& parts);
+void split(const BlockQ5_K& block, BlockParts& parts);
+void split(const BlockQ6_K& block, BlockParts& parts);
+void split(const BlockIQ4_XS& block, BlockParts& parts);
 
 }  // namespace qnext

@@ -124,4 +124,17 @@ std::string ModelChatTemplate::render(const json::Object& variables) const {
   return (has_tools && with_tools_ ? *with_tools_ : standard_).render(all);
 }
 
+ModelChatTemplate transcript_template() {
+  constexpr const char* source =
+      "{%- set text = namespace(end='\\n') -%}"
+      "{%- for message in messages -%}"
+      "{%- set asked = message.role not in ['system', 'assistant'] -%}"
+      "{%- if asked and text.end != '\\n' %}{{ '\\n' }}{% endif -%}"
+      "{{- message.content -}}"
+      "{%- if message.content %}{% set text.end = message.content[-1:] %}{% endif -%}"
+      "{%- if asked %}{{ '\\n' }}{% set text.end = '\\n' %}{% endif -%}"
+      "{%- endfor -%}";
+  return {ChatTemplate(source), std::nullopt, {}};
+}
+
 }  // namespace qnext

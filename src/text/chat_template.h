@@ -64,4 +64,8 @@ class ModelChatTemplate {
   json::Object tokens_;  // name -> text
 };
 
+// For models without one: a transcript, which the model continues as it would any text. What others
+// than the assistant say stands on lines of its own.
+ModelChatTemplate transcript_template();
+
 }  // namespace qnext

@@ -16,7 +16,7 @@ DType held_dtype(const StoredTensor& matrix, bool quantizable, std::optional<DTy
   if (quantizable && quantize && ops::can_pack(*quantize, matrix.shape[1])) return *quantize;
   if (std::ranges::none_of(matrix.stored_types(), is_block_quantized)) return matrix.dtype;
   if (!quantizable) return DType::f32;
-  return matrix.dtype == DType::q4_0 ? DType::q4_0 : DType::q8_0;
+  return ops::can_pack(matrix.dtype, matrix.shape[1]) ? matrix.dtype : DType::q8_0;
 }
 
 // Walks the model once to point every matrix at its tensor, then reads all bytes in file order:

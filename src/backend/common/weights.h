@@ -82,9 +82,9 @@ struct ModelWeights {
   std::optional<MtpWeights> mtp;
 };
 
-// The type in which a matrix is held. `quantizable`: what --quantize may round. Types that kernels
-// read stay as stored. Of blocks kernels read q8_0 and q4_0; the others are held as q8_0, which
-// costs memory and next to no accuracy, and where nothing may be rounded all are widened to f32.
+// The type in which a matrix is held. `quantizable`: what --quantize may round. All types stay as
+// stored, but for blocks where nothing may be rounded, which are widened to f32, and for rows in
+// blocks of several types, which become q8_0.
 DType held_dtype(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize);
 
 using Progress = std::function<void(size_t done, size_t total)>;

@@ -47,6 +47,12 @@ ops::KvCache KvPages::layer(int64_t index) {
   return {memory_.data() + offset, static_cast<int64_t>(page_bytes_), dtype_};
 }
 
+std::span<std::byte> KvPages::page(int64_t layer, int32_t page) {
+  QNEXT_CHECK(page >= 0 && page < pages_, "page {}", page);
+  const size_t index = static_cast<size_t>(layer) * static_cast<size_t>(pages_);
+  return {memory_.data() + (index + static_cast<size_t>(page)) * page_bytes_, page_bytes_};
+}
+
 StateSlots::StateSlots(const Config& config, int32_t slots)
     : shape_(state_shape(config)),
       memory_(static_cast<size_t>(slots) * shape_.bytes(),

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/aligned_buffer.h"
 #include "model/cache_shape.h"
@@ -22,6 +23,8 @@ class KvPages {
   KvPages(const Config& config, bool with_mtp, DType dtype, int32_t pages);
 
   ops::KvCache layer(int64_t index);  // attention layers in order, the MTP head's last
+  // Of one layer.
+  std::span<std::byte> page(int64_t layer, int32_t page);
   int32_t count() const { return pages_; }
 
  private:

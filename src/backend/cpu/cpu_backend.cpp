@@ -78,6 +78,24 @@ class CpuBackend final : public Backend {
     std::memcpy(slot(to), in.data(), in.size());
   }
 
+  // Layer after layer.
+  void export_page(int32_t page, std::span<std::byte> out) const override {
+    QNEXT_CHECK(out.size() == capabilities_.page_bytes);
+    for (int64_t layer = 0; !out.empty(); ++layer) {
+      const std::span<std::byte> from = const_cast<KvPages&>(pages_).page(layer, page);
+      std::memcpy(out.data(), from.data(), from.size());
+      out = out.subspan(from.size());
+    }
+  }
+  void import_page(int32_t page, std::span<const std::byte> in) override {
+    QNEXT_CHECK(in.size() == capabilities_.page_bytes);
+    for (int64_t layer = 0; !in.empty(); ++layer) {
+      const std::span<std::byte> to = pages_.page(layer, page);
+      std::memcpy(to.data(), in.data(), to.size());
+      in = in.subspan(to.size());
+    }
+  }
+
   void observe(Observer* observer) override {
     forward_.observe(observer);
     driver_.observe(observer);

@@ -31,6 +31,11 @@ class KvPages {
   // it.
   ops::KvCache layer(int64_t index) const;
   ops::cuda::PagedCache paged_layer(int64_t index) const;
+  // Of one layer.
+  std::byte* page(int64_t layer, int32_t page) const {
+    return base(layer) + static_cast<size_t>(page) * page_bytes_;
+  }
+  size_t layer_page_bytes() const { return page_bytes_; }
   int32_t count() const { return pages_; }
 
  private:

@@ -53,6 +53,23 @@ void DeviceBackend::import_state(int32_t to, std::span<const std::byte> in) {
   stream_.wait();
 }
 
+// Layer after layer.
+void DeviceBackend::export_page(int32_t page, std::span<std::byte> out) const {
+  QNEXT_CHECK(out.size() == capabilities_.page_bytes && page >= 0 && page < pages_.count());
+  const size_t bytes = pages_.layer_page_bytes();
+  for (int64_t layer = 0; !out.empty(); ++layer, out = out.subspan(bytes))
+    stream_.copy_to_host(out.data(), pages_.page(layer, page), bytes);
+  stream_.wait();
+}
+
+void DeviceBackend::import_page(int32_t page, std::span<const std::byte> in) {
+  QNEXT_CHECK(in.size() == capabilities_.page_bytes && page >= 0 && page < pages_.count());
+  const size_t bytes = pages_.layer_page_bytes();
+  for (int64_t layer = 0; !in.empty(); ++layer, in = in.subspan(bytes))
+    stream_.copy_to_device(pages_.page(layer, page), in.data(), bytes);
+  stream_.wait();
+}
+
 double DeviceBackend::measure_read_bandwidth() {
   return cuda::measure_read_bandwidth(stream_.get());
 }

@@ -25,6 +25,8 @@ class DeviceBackend : public Backend {
   void copy_state(int32_t from, int32_t to) override;
   void export_state(int32_t from, std::span<std::byte> out) const override;
   void import_state(int32_t to, std::span<const std::byte> in) override;
+  void export_page(int32_t page, std::span<std::byte> out) const override;
+  void import_page(int32_t page, std::span<const std::byte> in) override;
   double measure_read_bandwidth() override;
 
  protected:

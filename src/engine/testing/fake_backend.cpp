@@ -53,7 +53,7 @@ FakeBackend::FakeBackend(const FakeOptions& wanted) : options(wanted) {
   capabilities_.device = "fake";
   capabilities_.page_tokens = options.page_tokens;
   capabilities_.has_mtp = options.has_mtp;
-  capabilities_.page_bytes = static_cast<size_t>(options.page_tokens);
+  capabilities_.page_bytes = static_cast<size_t>(options.page_tokens) * sizeof(Cell);
   capabilities_.slot_bytes = sizeof(Slot);
   capabilities_.answers_like_prompts = options.answers_like_prompts;
 }
@@ -81,6 +81,15 @@ void FakeBackend::import_state(int32_t slot, std::span<const std::byte> in) {
   Slot& to = slots_.at(static_cast<size_t>(slot));
   QNEXT_CHECK(in.size() == sizeof to);
   std::memcpy(&to, in.data(), sizeof to);
+}
+
+void FakeBackend::export_page(int32_t page, std::span<std::byte> out) const {
+  QNEXT_CHECK(page >= 0 && page < reservation_.pages && out.size() == capabilities_.page_bytes);
+  std::memcpy(out.data(), &cells_[static_cast<size_t>(page * options.page_tokens)], out.size());
+}
+void FakeBackend::import_page(int32_t page, std::span<const std::byte> in) {
+  QNEXT_CHECK(page >= 0 && page < reservation_.pages && in.size() == capabilities_.page_bytes);
+  std::memcpy(&cells_[static_cast<size_t>(page * options.page_tokens)], in.data(), in.size());
 }
 
 FakeBackend::Cell& FakeBackend::cell(const backend::SequenceStep& step, int64_t position) {

@@ -55,6 +55,8 @@ class FakeBackend : public backend::Backend {
   void copy_state(int32_t from, int32_t to) override;
   void export_state(int32_t slot, std::span<std::byte> out) const override;
   void import_state(int32_t slot, std::span<const std::byte> in) override;
+  void export_page(int32_t page, std::span<std::byte> out) const override;
+  void import_page(int32_t page, std::span<const std::byte> in) override;
   void observe(backend::Observer*) override {}
   const backend::Traffic& traffic() const override { return traffic_; }
   double measure_read_bandwidth() override { return 1; }

@@ -17,6 +17,7 @@
 #include "model/config.h"
 #include "model/weight_schema.h"
 #include "tensor/blocks.h"
+#include "tensor/testing/random_blocks.h"
 
 namespace qnext::testing {
 
@@ -293,28 +294,6 @@ std::string encoded(const std::vector<float>& values) {
     Block block;
     encode(values.data() + i, block);
     out.append(reinterpret_cast<const char*>(&block), sizeof block);
-  }
-  return out;
-}
-
-// Blocks of any bits whose values are of the size of weights.
-inline std::string random_blocks(DType dtype, size_t count, std::mt19937& random) {
-  const BlockLayout& layout = block_layout(dtype);
-  std::string out(dtype_bytes(dtype, count), '\0');
-  std::vector<float> values(layout.values);
-  for (size_t at = 0; at < out.size(); at += layout.bytes) {
-    char* block = out.data() + at;
-    for (size_t i = 0; i < layout.bytes; ++i) block[i] = static_cast<char>(random());
-    const auto set_factors = [&](float factor) {
-      const uint16_t bits = float_to_f16(factor);
-      for (const int place : layout.factors)
-        if (place >= 0) std::memcpy(block + place, &bits, sizeof bits);
-    };
-    set_factors(1);
-    convert_to_float(dtype, block, values.data(), values.size());
-    float largest = 0;
-    for (const float value : values) largest = std::max(largest, std::abs(value));
-    set_factors(largest > 0 ? 0.1f / largest : 0.0f);
   }
   return out;
 }

@@ -11,17 +11,6 @@ namespace qnext::ops {
 TileKernel tile_kernel(DType dtype);
 QuantizeKernel quantize_kernel();
 
-// Where the parts of a row of int8 activations are (layout.h).
-struct ActivationRow {
-  ActivationRow(void* row, int64_t columns)
-      : quants(static_cast<int8_t*>(row)),
-        scales(reinterpret_cast<float*>(quants + columns)),
-        sums(reinterpret_cast<int32_t*>(scales + columns / layout::block)) {}
-  int8_t* quants;
-  float* scales;
-  int32_t* sums;
-};
-
 // Row `row` of x as a weight of that type reads it: float or int8.
 const void* activation_row(const Activations& x, DType weight, int64_t row);
 

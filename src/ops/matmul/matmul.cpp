@@ -10,32 +10,36 @@
 
 namespace qnext::ops {
 
+#define QNEXT_TILE_KERNEL(type)                                                 \
+  case DType::type:                                                             \
+    return IsaTable<TileKernel>{scalar::multiply_##type, avx2::multiply_##type, \
+                                avx512::multiply_##type}                        \
+        .choose();
+
 TileKernel tile_kernel(DType dtype) {
   switch (dtype) {
-    case DType::f32:
-      return IsaTable<TileKernel>{scalar::multiply_f32, avx2::multiply_f32, avx512::multiply_f32}
-          .choose();
-    case DType::f16:
-      return IsaTable<TileKernel>{scalar::multiply_f16, avx2::multiply_f16, avx512::multiply_f16}
-          .choose();
-    case DType::bf16:
-      return IsaTable<TileKernel>{scalar::multiply_bf16, avx2::multiply_bf16, avx512::multiply_bf16}
-          .choose();
-    case DType::f8_e4m3:
-      return IsaTable<TileKernel>{scalar::multiply_f8_e4m3, avx2::multiply_f8_e4m3,
-                                  avx512::multiply_f8_e4m3}
-          .choose();
-    case DType::q8_0:
-      return IsaTable<TileKernel>{scalar::multiply_q8_0, avx2::multiply_q8_0, avx512::multiply_q8_0}
-          .choose();
-    case DType::q4_0:
-      return IsaTable<TileKernel>{scalar::multiply_q4_0, avx2::multiply_q4_0, avx512::multiply_q4_0}
-          .choose();
+    QNEXT_TILE_KERNEL(f32)
+    QNEXT_TILE_KERNEL(f16)
+    QNEXT_TILE_KERNEL(bf16)
+    QNEXT_TILE_KERNEL(f8_e4m3)
+    QNEXT_TILE_KERNEL(q8_0)
+    QNEXT_TILE_KERNEL(q4_0)
+    QNEXT_TILE_KERNEL(q4_1)
+    QNEXT_TILE_KERNEL(q5_0)
+    QNEXT_TILE_KERNEL(q5_1)
+    QNEXT_TILE_KERNEL(iq4_nl)
+    QNEXT_TILE_KERNEL(q2_k)
+    QNEXT_TILE_KERNEL(q3_k)
+    QNEXT_TILE_KERNEL(q4_k)
+    QNEXT_TILE_KERNEL(q5_k)
+    QNEXT_TILE_KERNEL(q6_k)
+    QNEXT_TILE_KERNEL(iq4_xs)
     default:
       QNEXT_CHECK(false, "no product with {} weights", dtype_name(dtype));
   }
   return nullptr;
 }
+#undef QNEXT_TILE_KERNEL
 
 QuantizeKernel quantize_kernel() {
   return IsaTable<QuantizeKernel>{scalar::quantize, avx2::quantize, avx512::quantize}.choose();
@@ -56,11 +60,10 @@ Activations quantize_activations(ThreadPool& pool, const Activations& x, void* w
   const QuantizeKernel quantize = quantize_kernel();
   pool.parallel_for(x.rows, 4, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const ActivationRow out(
-          static_cast<std::byte*>(workspace) + row * layout::activation_row_bytes(x.columns),
-          x.columns);
-      quantize(x.values + row * x.stride, x.columns / layout::block, out.quants, out.scales,
-               out.sums);
+      std::byte* out =
+          static_cast<std::byte*>(workspace) + row * layout::activation_row_bytes(x.columns);
+      quantize(x.values + row * x.stride, x.columns / layout::block,
+               reinterpret_cast<layout::ActivationBlock*>(out));
     }
   });
   Activations result = x;

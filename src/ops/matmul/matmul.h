@@ -4,14 +4,19 @@
 //   f32, f16, bf16   w widened exactly; sums are fused multiply-adds in fp32.
 //   f8_e4m3          w = e4m3 * scale of its 128 x 128 block; each run of 128 columns is summed on
 //                    its own, then scaled and added.
-//   q8_0, q4_0       activations are rounded to int8 in blocks of 32 (scale d_x = max|x| / 127,
-//                    to nearest; a block with a NaN or an infinity makes its row NaN); a block's
-//                    integer dot product is exact, then acc = fma(float(dot), d_w * d_x, acc) over
-//                    blocks in ascending order.
+//   types in blocks  w = s q + m, as tensor/blocks.h and tensor/super_blocks.h define: integers q,
+//   and
+//                    for each run of 32 or 16 columns a scale s and in some types a minimum m, in
+//                    fp32 (s = d * scale of the run; K-quants: m = -minimum * least of the run).
+//                    Activations are rounded to int8 in blocks of 32: x = d_x * q_x with d_x =
+//                    max|x| / 127, to nearest; a block with a NaN or an infinity makes its row NaN.
+//                    Over the runs in ascending order, with integer sums, which are exact:
+//                      acc = fma(float(sum(q q_x)), s * d_x, acc), and where there are minimums
+//                      acc = fma(m, d_x * float(sum(q_x)), acc)
 //
 // Same bits, whoever else is in the batch: y[m, n] depends on row m of x and row n of w alone, and
 // is summed in one order that does not depend on the number of rows, threads or the split of work.
-// The order may differ between instruction sets (fp32 lanes); for q8_0 and q4_0 it does not.
+// The order may differ between instruction sets (fp32 lanes); for types in blocks it does not.
 //
 // Aliasing: y overlaps neither x nor w. Shapes are trusted (checked once, at load).
 #pragma once
@@ -30,8 +35,8 @@ struct WeightMatrix {
   int64_t rows = 0;
   int64_t columns = 0;
   // f32, f16, bf16, f8_e4m3: row-major, any alignment (tensors lie where the file put them).
-  // q8_0, q4_0: panels as pack_weights() writes them, 64-byte aligned; as the source of
-  // pack_weights(), like all types in blocks, row-major blocks of any alignment.
+  // Types in blocks: panels as pack_weights() writes them, 64-byte aligned; as the source of
+  // pack_weights(), row-major blocks of any alignment.
   const void* data = nullptr;
   // f8_e4m3 only: [ceil(rows / 128), ceil(columns / 128)].
   const float* block_scales = nullptr;
@@ -60,17 +65,18 @@ Activations quantize_activations(ThreadPool& pool, const Activations& x, void* w
 
 // --- Weights at load -------------------------------------------------------------------------
 
-// Whether a matrix with so many columns can be held in the block format (columns % 32 == 0).
+// Whether a matrix with so many columns can be held in the block format: whole blocks.
 bool can_pack(DType format, int64_t columns);
 
 // Bytes of a packed matrix; rows are padded with zeros to whole panels.
 size_t packed_bytes(DType format, int64_t rows, int64_t columns);
 
-// Quantises `source` (row-major f32, f16, bf16, f8_e4m3 or blocks of any type) to q8_0 or q4_0
-// exactly as tensor/blocks.h encodes, and lays the blocks out in panels of 16 rows for the kernels.
-// Blocks that have the format already stay as they are, but for a q8_0 block that holds -128, which
-// no encoder writes and kernels do not take: it is encoded anew. Single threaded: the loader runs
-// many at once. `packed` is 64-byte aligned and packed_bytes() long.
+// Lays `source` (row-major f32, f16, bf16, f8_e4m3 or blocks of any type) out in panels of 16 rows
+// for the kernels, in blocks of `format`. Blocks that have the format already stay as they are, but
+// for a q8_0 block that holds -128, which no encoder writes and kernels do not take: it is encoded
+// anew. Everything else is quantised, to q8_0 or q4_0 and exactly as tensor/blocks.h encodes.
+// Single threaded: the loader runs many at once. `packed` is 64-byte aligned and packed_bytes()
+// long.
 void pack_weights(const WeightMatrix& source, DType format, void* packed);
 
 // One row back as floats, exactly d * q: for embeddings, tests and error tables.
@@ -79,7 +85,7 @@ void unpack_row(const WeightMatrix& weight, int64_t row, float* out);
 // --- The product -----------------------------------------------------------------------------
 
 // y rows are `y_stride` floats apart. accumulate: y += the product, one rounding more.
-// x.quantized must be set for q8_0 and q4_0.
+// x.quantized must be set for types in blocks.
 void matmul(ThreadPool& pool, const Activations& x, const WeightMatrix& w, float* y,
             int64_t y_stride, bool accumulate = false);
 

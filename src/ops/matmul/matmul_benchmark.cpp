@@ -90,8 +90,9 @@ void product(benchmark::State& state, DType dtype, Isa isa, int64_t rows, int64_
   struct Shape {
     int64_t rows, outputs, inputs;
   };
-  for (DType dtype :
-       {DType::q4_0, DType::q8_0, DType::f8_e4m3, DType::bf16, DType::f16, DType::f32})
+  for (DType dtype : {DType::q4_0, DType::q8_0, DType::q4_k, DType::q5_k, DType::q6_k, DType::q4_1,
+                      DType::q5_0, DType::q5_1, DType::iq4_nl, DType::iq4_xs, DType::q3_k,
+                      DType::q2_k, DType::f8_e4m3, DType::bf16, DType::f16, DType::f32})
     for (Isa isa : {Isa::avx2, Isa::avx512})
       for (const Shape& shape :
            {Shape{1, 12288, 2048}, Shape{1, 2048, 4096}, Shape{1, 151936, 2048},

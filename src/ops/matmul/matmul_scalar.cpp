@@ -1,13 +1,14 @@
-// Portable kernels: plain loops that say what the vector ones must give. For q8_0 and q4_0 bit for
-// bit; for the float types the order of a sum is the instruction set's own.
+// Portable kernels: plain loops that say what the vector ones must give. For types in blocks bit
+// for bit; for the float types the order of a sum is the instruction set's own.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "ops/matmul/kernels.h"
-#include "ops/matmul/layout.h"
-#include "tensor/dtype.h"
+#include "ops/matmul/panel_blocks.h"
+#include "tensor/blocks.h"
 
 namespace qnext::ops::scalar {
 
@@ -39,40 +40,36 @@ void multiply_float(const MatmulTile& tile, Widen widen) {
     }
 }
 
-// The unsigned quants of panel row `lane` in one block.
-template <int bits>
-void unpack(const uint8_t* quants, int64_t lane, int32_t* out) {
-  for (int64_t i = 0; i < layout::quant_bytes(bits) / layout::panel_rows; ++i) {
-    const uint8_t byte = quants[i / 4 * 4 * layout::panel_rows + lane * 4 + i % 4];
-    if constexpr (bits == 8) {
-      out[i] = byte;
-    } else {
-      out[i] = byte & 15;
-      out[i + layout::block / 2] = byte >> 4;
-    }
-  }
-}
-
-template <int bits>
-void multiply_quantized(const MatmulTile& tile) {
-  const int64_t blocks = tile.columns / layout::block;
+void multiply_blocks(const MatmulTile& tile, DType dtype) {
+  const layout::Format& format = panel_format(dtype);
+  const int64_t blocks = tile.columns / format.columns;
+  std::vector<BlockParts> weights(static_cast<size_t>(blocks));
+  std::vector<std::byte> block(block_layout(dtype).bytes);
   for (int64_t n = tile.begin; n < tile.end; ++n) {
     const auto* panel = static_cast<const uint8_t*>(tile.weights) +
-                        n / layout::panel_rows * layout::panel_bytes(bits, tile.columns);
-    const int64_t lane = n % layout::panel_rows;
+                        n / layout::panel_rows * layout::panel_bytes(format, tile.columns);
+    for (int64_t b = 0; b < blocks; ++b) {
+      gather_block(format, panel, b, n % layout::panel_rows, block.data());
+      split_block(dtype, block.data(), weights[static_cast<size_t>(b)]);
+    }
     for (int64_t row = 0; row < tile.rows; ++row) {
-      const auto* x = static_cast<const int8_t*>(tile.x[row]);
-      const auto* x_scales = reinterpret_cast<const float*>(x + tile.columns);
-      const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + blocks);
+      const auto* x = static_cast<const layout::ActivationBlock*>(tile.x[row]);
       float sum = 0;
-      for (int64_t b = 0; b < blocks; ++b) {
-        int32_t weights[layout::block];
-        unpack<bits>(panel + layout::quants_at(bits, b), lane, weights);
-        int32_t dot = bits == 4 ? x_sums[b] : 16 * x_sums[b];
-        for (int64_t i = 0; i < layout::block; ++i) dot += weights[i] * x[b * layout::block + i];
-        uint16_t scale;
-        std::memcpy(&scale, panel + layout::scales_at(bits, b) + 2 * lane, 2);
-        sum = std::fma(static_cast<float>(dot), f16_to_float(scale) * x_scales[b], sum);
+      for (const BlockParts& parts : weights) {
+        for (int64_t first = 0; first < format.columns; first += parts.run) {
+          const layout::ActivationBlock& inputs = x[first / layout::block];
+          const int8_t* quants = inputs.quants + first % layout::block;
+          int32_t dot = 0, x_sum = 0;
+          for (int i = 0; i < parts.run; ++i) {
+            dot += parts.quants[first + i] * quants[i];
+            x_sum += quants[i];
+          }
+          const int64_t run = first / parts.run;
+          sum = std::fma(static_cast<float>(dot), parts.scales[run] * inputs.scale, sum);
+          if (parts.has_minimums)
+            sum = std::fma(parts.minimums[run], inputs.scale * static_cast<float>(x_sum), sum);
+        }
+        x += format.columns / layout::block;
       }
       store(tile, row, n, sum);
     }
@@ -109,31 +106,64 @@ void multiply_f8_e4m3(const MatmulTile& tile) {
 }
 
 void multiply_q8_0(const MatmulTile& tile) {
-  multiply_quantized<8>(tile);
+  multiply_blocks(tile, DType::q8_0);
 }
 void multiply_q4_0(const MatmulTile& tile) {
-  multiply_quantized<4>(tile);
+  multiply_blocks(tile, DType::q4_0);
+}
+void multiply_q4_1(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q4_1);
+}
+void multiply_q5_0(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q5_0);
+}
+void multiply_q5_1(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q5_1);
+}
+void multiply_iq4_nl(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::iq4_nl);
+}
+void multiply_q2_k(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q2_k);
+}
+void multiply_q3_k(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q3_k);
+}
+void multiply_q4_k(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q4_k);
+}
+void multiply_q5_k(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q5_k);
+}
+void multiply_q6_k(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::q6_k);
+}
+void multiply_iq4_xs(const MatmulTile& tile) {
+  multiply_blocks(tile, DType::iq4_xs);
 }
 
-void quantize(const float* x, int64_t blocks, int8_t* quants, float* scales, int32_t* sums) {
-  for (int64_t b = 0; b < blocks; ++b, x += layout::block, quants += layout::block) {
+void quantize(const float* x, int64_t blocks, layout::ActivationBlock* out) {
+  for (; blocks > 0; --blocks, x += layout::block, ++out) {
     // As integers, because NaN then counts as the largest.
     uint32_t largest_bits = 0;
     for (int64_t i = 0; i < layout::block; ++i)
       largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(x[i]) & 0x7FFFFFFF);
     const float largest = std::bit_cast<float>(largest_bits);
-    sums[b] = 0;
+    *out = {};
     if (!(largest >= layout::smallest_magnitude && std::isfinite(largest))) {
-      std::memset(quants, 0, layout::block);
-      scales[b] = std::isfinite(largest) ? 0.0f : std::bit_cast<float>(0x7FC00000u);
+      out->scale = std::isfinite(largest) ? 0.0f : std::bit_cast<float>(0x7FC00000u);
       continue;
     }
-    scales[b] = largest / 127.0f;
+    out->scale = largest / 127.0f;
     const float inverse = 127.0f / largest;
+    int32_t sums[2] = {0, 0};
     for (int64_t i = 0; i < layout::block; ++i) {
-      quants[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
-      sums[b] -= 8 * quants[i];
+      out->quants[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+      sums[i / layout::half_run] += out->quants[i];
     }
+    for (int half = 0; half < 2; ++half) out->half_sums[half] = static_cast<int16_t>(sums[half]);
+    out->sum = -8 * (sums[0] + sums[1]);
+    out->offset = out->scale * static_cast<float>(sums[0] + sums[1]);
   }
 }
 

@@ -6,8 +6,9 @@
 #include <string>
 
 #include "ops/matmul/kernel_tables.h"
-#include "ops/matmul/layout.h"
+#include "ops/matmul/panel_blocks.h"
 #include "ops/matmul/test_matrices.h"
+#include "tensor/blocks.h"
 
 namespace qnext::ops {
 namespace {
@@ -57,19 +58,48 @@ Expected expected_float(const Activations& x, const std::vector<float>& w, int64
   return expected;
 }
 
-// The int8 rounding of x is part of the contract: with it in fp64, what remains are the roundings
-// of d_w d_x and of one fused sum a block.
-Expected expected_quantized(const Activations& x, const std::vector<float>& w, int64_t m) {
-  const ActivationRow row(const_cast<void*>(activation_row(x, DType::q8_0, m)), x.columns);
-  Expected expected;
-  for (int64_t b = 0; b < x.columns / 32; ++b) {
-    double dot = 0;
-    for (int64_t k = 32 * b; k < 32 * (b + 1); ++k)
-      dot += double{w[static_cast<size_t>(k)]} * row.quants[k];
-    expected.value += dot * double{row.scales[b]};
-    expected.tolerance += std::abs(dot * double{row.scales[b]});
+const layout::ActivationBlock* blocks_of(const Activations& x, int64_t m) {
+  return static_cast<const layout::ActivationBlock*>(activation_row(x, DType::q8_0, m));
+}
+
+// Row n of a matrix in panels, taken apart.
+std::vector<BlockParts> parts_of(const WeightMatrix& w, int64_t n) {
+  const layout::Format& format = panel_format(w.dtype);
+  const auto* panel = static_cast<const uint8_t*>(w.data) +
+                      n / layout::panel_rows * layout::panel_bytes(format, w.columns);
+  std::vector<std::byte> block(block_layout(w.dtype).bytes);
+  std::vector<BlockParts> parts(static_cast<size_t>(w.columns / format.columns));
+  for (size_t b = 0; b < parts.size(); ++b) {
+    gather_block(format, panel, static_cast<int64_t>(b), n % layout::panel_rows, block.data());
+    split_block(w.dtype, block.data(), parts[b]);
   }
-  expected.tolerance *= static_cast<double>(x.columns / 32 + 2) * unit_roundoff;
+  return parts;
+}
+
+// The int8 rounding of x is part of the contract: with it in fp64, what remains are the roundings
+// of scale * d_x or of d_x * sum, and of one fused sum each.
+Expected expected_quantized(const Activations& x, const std::vector<BlockParts>& w, int64_t m) {
+  const int64_t columns = x.columns / std::ssize(w);  // of a block
+  Expected expected;
+  double terms = 0;
+  const auto add = [&](double term) {
+    expected.value += term;
+    expected.tolerance += std::abs(term);
+    ++terms;
+  };
+  for (int64_t k = 0; k < x.columns; k += w[0].run) {
+    const BlockParts& parts = w[static_cast<size_t>(k / columns)];
+    const layout::ActivationBlock& inputs = blocks_of(x, m)[k / 32];
+    double dot = 0, sum = 0;
+    for (int64_t i = 0; i < parts.run; ++i) {
+      dot += static_cast<double>(parts.quants[k % columns + i]) * inputs.quants[k % 32 + i];
+      sum += inputs.quants[k % 32 + i];
+    }
+    const int64_t run = k % columns / parts.run;
+    add(dot * double{parts.scales[run]} * double{inputs.scale});
+    if (parts.has_minimums) add(sum * double{parts.minimums[run]} * double{inputs.scale});
+  }
+  expected.tolerance *= (terms + 2) * unit_roundoff;
   return expected;
 }
 
@@ -79,7 +109,13 @@ class MatmulTest : public testing::TestWithParam<std::tuple<DType, Isa>> {
   IsaLimit limit_{std::get<1>(GetParam())};
   ThreadPool pool_{2};
 
+  // So many columns, of whole blocks.
+  int64_t wide(int64_t columns) const {
+    return columns * std::max(int64_t{1}, static_cast<int64_t>(block_layout(dtype()).values) / 32);
+  }
+
   std::vector<int64_t> widths() const {
+    if (block_layout(dtype()).values == 256) return {256, 512, 768, 2048};
     if (is_block_quantized(dtype())) return {32, 64, 96, 160, 512, 2048};
     return {1, 7, 20, 32, 96, 127, 128, 129, 160, 300, 2048};
   }
@@ -94,10 +130,11 @@ TEST_P(MatmulTest, MatchesOracleAtAwkwardSizes) {
         const std::vector<float> y = product(pool_, x.view, w.view);
         for (int64_t n = 0; n < outputs; ++n) {
           const std::vector<float> weights = w.row(n);
+          const std::vector<BlockParts> parts =
+              is_block_quantized(dtype()) ? parts_of(w.view, n) : std::vector<BlockParts>();
           for (int64_t m = 0; m < rows; ++m) {
-            const Expected expected = is_block_quantized(dtype())
-                                          ? expected_quantized(x.view, weights, m)
-                                          : expected_float(x.view, weights, m);
+            const Expected expected = parts.empty() ? expected_float(x.view, weights, m)
+                                                    : expected_quantized(x.view, parts, m);
             ASSERT_NEAR(double{y[static_cast<size_t>(m * outputs + n)]}, expected.value,
                         expected.tolerance)
                 << "y[" << m << ", " << n << "] of " << rows << " x " << outputs << " x "
@@ -109,7 +146,7 @@ TEST_P(MatmulTest, MatchesOracleAtAwkwardSizes) {
 
 TEST_P(MatmulTest, RowsDoNotSeeTheirBatch) {
   constexpr int64_t outputs = 65;
-  for (int64_t columns : {int64_t{96}, int64_t{2048}}) {
+  for (int64_t columns : {wide(96), int64_t{2048}}) {
     const TestMatrix w = random_matrix(dtype(), outputs, columns, 3);
     const TestInput x = make_input(pool_, 65, columns, 4);
     const std::vector<float> all = product(pool_, x.view, w.view);
@@ -135,8 +172,8 @@ TEST_P(MatmulTest, ThreadsDoNotMatter) {
 }
 
 TEST_P(MatmulTest, AccumulatesWithOneMoreRounding) {
-  const TestMatrix w = random_matrix(dtype(), 37, 64, 7);
-  const TestInput x = make_input(pool_, 5, 64, 8);
+  const TestMatrix w = random_matrix(dtype(), 37, wide(64), 7);
+  const TestInput x = make_input(pool_, 5, wide(64), 8);
   const std::vector<float> sums = product(pool_, x.view, w.view);
   const std::vector<float> before = random_floats(sums.size(), 9);
   std::vector<float> y = before;
@@ -145,8 +182,8 @@ TEST_P(MatmulTest, AccumulatesWithOneMoreRounding) {
 }
 
 TEST_P(MatmulTest, WritesOnlyItsOutputs) {
-  const TestMatrix w = random_matrix(dtype(), 19, 64, 10);
-  const TestInput x = make_input(pool_, 3, 64, 11);
+  const TestMatrix w = random_matrix(dtype(), 19, wide(64), 10);
+  const TestInput x = make_input(pool_, 3, wide(64), 11);
   constexpr int64_t stride = 40;
   std::vector<float> y(3 * stride, -1.0f);
   matmul(pool_, x.view, w.view, y.data() + 4, stride);
@@ -157,12 +194,12 @@ TEST_P(MatmulTest, WritesOnlyItsOutputs) {
 }
 
 TEST_P(MatmulTest, ManyTasksInOneRegionAreTheSameProducts) {
-  const TestInput x = make_input(pool_, 3, 128, 12);
+  const TestInput x = make_input(pool_, 3, wide(128), 12);
   std::vector<TestMatrix> matrices;
   std::vector<std::vector<float>> outs;
   std::vector<MatmulTask> tasks;
   for (int64_t outputs : {int64_t{1}, int64_t{700}, int64_t{33}, int64_t{16}}) {
-    matrices.push_back(random_matrix(dtype(), outputs, 128, static_cast<unsigned>(outputs)));
+    matrices.push_back(random_matrix(dtype(), outputs, wide(128), static_cast<unsigned>(outputs)));
     outs.push_back(poisoned(static_cast<size_t>(3 * outputs)));
   }
   for (size_t t = 0; t < matrices.size(); ++t)
@@ -173,8 +210,8 @@ TEST_P(MatmulTest, ManyTasksInOneRegionAreTheSameProducts) {
 }
 
 TEST_P(MatmulTest, NotANumberReachesItsRowAndNoOther) {
-  const TestMatrix w = random_matrix(dtype(), 18, 64, 13);
-  TestInput x = make_input(pool_, 3, 64, 14);
+  const TestMatrix w = random_matrix(dtype(), 18, wide(64), 13);
+  TestInput x = make_input(pool_, 3, wide(64), 14);
   x.values[static_cast<size_t>(x.view.stride + 40)] = std::nanf("");
   x.view = quantize_activations(pool_, x.view, x.workspace.data());
   const std::vector<float> y = product(pool_, x.view, w.view);
@@ -191,8 +228,9 @@ INSTANTIATE_TEST_SUITE_P(TypesAndIsas, MatmulTest,
 
 TEST(QuantizedMatmulTest, SameBitsOnEveryInstructionSet) {
   ThreadPool pool(2);
-  for (DType dtype : {DType::q8_0, DType::q4_0})
-    for (int64_t columns : {32, 96, 2048}) {
+  for (DType dtype : block_types)
+    for (int64_t columns : {32, 96, 256, 768, 2048}) {
+      if (!can_pack(dtype, columns)) continue;
       const TestMatrix w = random_matrix(dtype, 50, columns, 20);
       std::vector<float> first;
       for (Isa isa : available_isas()) {
@@ -227,6 +265,36 @@ TEST(QuantizedMatmulTest, ExtremesAreExact) {
         }
 }
 
+// The same for any bits of a block: all ones, all zeros, the signs' bits, every second bit.
+TEST(QuantizedMatmulTest, ExtremeBlocksDoNotOverflow) {
+  ThreadPool pool(1);
+  constexpr int64_t columns = 512, outputs = 16;
+  for (DType dtype : block_types)
+    for (int pattern : {0x00, 0xFF, 0x7F, 0x80, 0x55, 0xAA})
+      for (float x_value : {127.0f, -127.0f}) {
+        const BlockLayout& layout = block_layout(dtype);
+        std::string bytes(dtype_bytes(dtype, outputs * columns), static_cast<char>(pattern));
+        const uint16_t one = float_to_f16(1);
+        for (size_t block = 0; block < bytes.size(); block += layout.bytes)
+          for (const int factor : layout.factors)
+            if (factor >= 0) std::memcpy(bytes.data() + block + factor, &one, 2);
+        AlignedBuffer packed(packed_bytes(dtype, outputs, columns), "packed weights");
+        pack_weights({dtype, outputs, columns, bytes.data(), nullptr}, dtype, packed.data());
+        const WeightMatrix w{dtype, outputs, columns, packed.data(), nullptr};
+        const std::vector<float> values(columns, x_value);
+        AlignedBuffer workspace(quantized_activation_bytes(1, columns), "activations");
+        const Activations x = quantize_activations(
+            pool, {values.data(), 1, columns, columns, nullptr}, workspace.data());
+        const Expected expected = expected_quantized(x, parts_of(w, 0), 0);
+        for (Isa isa : available_isas()) {
+          const IsaLimit limit(isa);
+          for (float value : product(pool, x, w))
+            ASSERT_NEAR(double{value}, expected.value, expected.tolerance)
+                << dtype_name(dtype) << " " << isa_name(isa) << " " << pattern;
+        }
+      }
+}
+
 TEST(QuantizeActivationsTest, RoundsToTheNearest) {
   ThreadPool pool(1);
   constexpr int64_t columns = 4096;
@@ -239,25 +307,29 @@ TEST(QuantizeActivationsTest, RoundsToTheNearest) {
     const IsaLimit limit(isa);
     AlignedBuffer workspace = poisoned_workspace(quantized_activation_bytes(1, columns));
     quantize_activations(pool, {values.data(), 1, columns, columns, nullptr}, workspace.data());
-    const ActivationRow row(workspace.data(), columns);
+    const auto* blocks = reinterpret_cast<const layout::ActivationBlock*>(workspace.data());
     for (int64_t b = 0; b < columns / 32; ++b) {
+      const layout::ActivationBlock& block = blocks[b];
       const float* x = values.data() + 32 * b;
-      int32_t sum = 0;
+      int32_t sums[2] = {0, 0};
       float largest = 0;
       for (int64_t i = 0; i < 32; ++i) {
-        sum += row.quants[32 * b + i];
+        sums[i / 16] += block.quants[i];
         largest = std::max(largest, std::abs(x[i]));
       }
-      ASSERT_EQ(row.sums[b], -8 * sum);
+      ASSERT_EQ(block.half_sums[0], sums[0]);
+      ASSERT_EQ(block.half_sums[1], sums[1]);
+      ASSERT_EQ(block.sum, -8 * (sums[0] + sums[1]));
       if (b == 3) {
-        ASSERT_TRUE(std::isnan(row.scales[b]));
+        ASSERT_TRUE(std::isnan(block.scale));
         continue;
       }
-      ASSERT_EQ(row.scales[b], b < 2 ? 0.0f : largest / 127.0f);
+      ASSERT_EQ(block.scale, b < 2 ? 0.0f : largest / 127.0f);
+      ASSERT_EQ(block.offset, block.scale * static_cast<float>(sums[0] + sums[1]));
       // Half a step, and three roundings of a number of at most 127 steps.
-      const double tolerance = b == 1 ? 0x1p-120 : row.scales[b] * (0.5 + 3 * 127 * unit_roundoff);
+      const double tolerance = b == 1 ? 0x1p-120 : block.scale * (0.5 + 3 * 127 * unit_roundoff);
       for (int64_t i = 0; i < 32; ++i)
-        ASSERT_NEAR(double{row.scales[b]} * row.quants[32 * b + i], double{x[i]}, tolerance);
+        ASSERT_NEAR(double{block.scale} * block.quants[i], double{x[i]}, tolerance);
     }
   }
 }

@@ -12,6 +12,9 @@ namespace {
 
 constexpr int64_t scale_run = 128;
 
+template <Encoded encoded>
+constexpr layout::Format format_of = encoded == Encoded::q8_0 ? layout::q8_0 : layout::q4_0;
+
 inline float largest_lane(__m256 eight) {
   __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   four = _mm_max_ps(four, _mm_movehl_ps(four, four));
@@ -85,7 +88,7 @@ inline float encode_q4_0(const __m256 (&values)[4], float largest, uint8_t* quan
   return d;
 }
 
-template <typename Type, int bits>
+template <typename Type, Encoded encoded>
 void pack_block(const PackTask& task, int64_t b) {
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
   auto* panel = static_cast<uint8_t*>(task.panel);
@@ -108,28 +111,29 @@ void pack_block(const PackTask& task, int64_t b) {
       // The second operand is kept where the first is NaN.
       largest = _mm256_max_ps(_mm256_and_ps(values[i], magnitude), largest);
     }
-    uint8_t* quants = panel + layout::quants_at(bits, b) + 4 * row;
-    const float d = bits == 8 ? encode_q8_0(values, largest_lane(largest), quants)
-                              : encode_q4_0(values, largest_lane(largest), quants);
+    uint8_t* quants = panel + layout::dwords_at(format_of<encoded>, b) + 4 * row;
+    const float d = encoded == Encoded::q8_0 ? encode_q8_0(values, largest_lane(largest), quants)
+                                             : encode_q4_0(values, largest_lane(largest), quants);
     const uint16_t half = _cvtss_sh(d, _MM_FROUND_TO_NEAREST_INT);
-    __builtin_memcpy(panel + layout::scales_at(bits, b) + 2 * row, &half, 2);
+    __builtin_memcpy(panel + layout::halves_at(format_of<encoded>, b) + 2 * row, &half, 2);
   }
 }
 
-template <typename Type, int bits>
+template <typename Type, Encoded encoded>
 void pack_panel(const PackTask& task) {
   const int64_t blocks = task.columns / layout::block;
   for (int64_t b = 0; b < blocks; ++b) {
     if (b % 2 == 0 && (task.rows < layout::panel_rows || b + 1 == blocks))
-      __builtin_memset(static_cast<uint8_t*>(task.panel) + layout::scales_at(bits, b), 0,
-                       static_cast<size_t>(layout::unit_bytes(bits)));
-    pack_block<Type, bits>(task, b);
+      __builtin_memset(static_cast<uint8_t*>(task.panel) + layout::halves_at(format_of<encoded>, b),
+                       0, static_cast<size_t>(layout::unit_bytes(format_of<encoded>)));
+    pack_block<Type, encoded>(task, b);
   }
 }
 
 template <typename Type>
 void pack(const PackTask& task) {
-  task.bits == 4 ? pack_panel<Type, 4>(task) : pack_panel<Type, 8>(task);
+  task.format == Encoded::q4_0 ? pack_panel<Type, Encoded::q4_0>(task)
+                               : pack_panel<Type, Encoded::q8_0>(task);
 }
 
 }  // namespace

@@ -6,6 +6,9 @@
 
 namespace qnext::ops {
 
+// What pack kernels encode to for panels of q8_0 or q4_0.
+Encoded encoded(DType format);
+
 // As pack_weights(). `pack_f32` packs what has to be widened first.
 void pack_blocks(const WeightMatrix& source, DType format, PackKernel pack_f32, void* packed);
 

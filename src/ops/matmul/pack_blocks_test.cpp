@@ -20,20 +20,13 @@ struct Blocks {
   }
 };
 
-// Any bits but in the factors, which are about 1.
 Blocks random_blocks(DType dtype, int64_t rows, int64_t columns) {
   std::mt19937 random(7);
-  const BlockLayout& layout = block_layout(dtype);
-  const size_t bytes = dtype_bytes(dtype, static_cast<size_t>(rows * columns));
+  const std::string bytes =
+      qnext::random_blocks(dtype, static_cast<size_t>(rows * columns), random);
   Blocks blocks;
-  blocks.bytes.resize(1 + bytes);
-  for (std::byte& byte : blocks.bytes) byte = static_cast<std::byte>(random());
-  for (size_t block = 0; block < bytes; block += layout.bytes)
-    for (const int factor : layout.factors) {
-      if (factor < 0) continue;
-      const uint16_t bits = float_to_f16(0.5f + static_cast<float>(random() % 1000) / 1000);
-      std::memcpy(blocks.bytes.data() + 1 + block + factor, &bits, 2);
-    }
+  blocks.bytes.resize(1 + bytes.size());
+  std::memcpy(blocks.bytes.data() + 1, bytes.data(), bytes.size());
   blocks.view = {dtype, rows, columns, blocks.bytes.data() + 1, nullptr};
   return blocks;
 }
@@ -60,9 +53,10 @@ std::vector<float> unpack(const WeightMatrix& source, DType format, const Aligne
 }
 
 TEST(PackBlocks, MovesBlocksOfTheSameFormat) {
-  for (const DType format : {DType::q8_0, DType::q4_0})
+  for (const DType format : block_types)
     for (const int64_t rows : {1, 15, 16, 17, 130})
-      for (const int64_t columns : {32, 64, 96, 1024}) {
+      for (const int64_t columns : {32, 64, 96, 256, 768, 1024}) {
+        if (!can_pack(format, columns)) continue;
         Blocks blocks = random_blocks(format, rows, columns);
         if (format == DType::q8_0) replace_quants(blocks, -128, -127);
         const AlignedBuffer packed = pack(blocks.view, format);
@@ -91,9 +85,7 @@ TEST(PackBlocks, EncodesAnewWhatKernelsDoNotTake) {
 }
 
 TEST(PackBlocks, WidensAndEncodesAllOtherTypes) {
-  for (const DType type :
-       {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::iq4_nl, DType::q2_k,
-        DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_xs})
+  for (const DType type : block_types)
     for (const DType format : {DType::q8_0, DType::q4_0})
       for (const int64_t rows : {1, 16, 33})
         for (const int64_t columns : {32, 96, 256, 288, 512, 608}) {

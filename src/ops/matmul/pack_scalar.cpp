@@ -1,9 +1,8 @@
 // Weights to q4_0 and q8_0 panels by way of the published codec.
-#include <algorithm>
 #include <cstring>
 
 #include "ops/matmul/kernels.h"
-#include "ops/matmul/layout.h"
+#include "ops/matmul/panel_blocks.h"
 #include "tensor/blocks.h"
 #include "tensor/dtype.h"
 
@@ -14,20 +13,17 @@ namespace {
 constexpr int64_t scale_run = 128;
 
 template <typename Block>
-void place(const float* values, int64_t b, int64_t lane, uint8_t* panel) {
-  constexpr int bits = sizeof(Block::qs) == 32 ? 8 : 4;
-  constexpr int offset = bits == 8 ? 128 : 0;
+void encode_block(const float* values, const layout::Format& format, int64_t b, int64_t lane,
+                  uint8_t* panel) {
   Block block;
   encode(values, block);
-  std::memcpy(panel + layout::scales_at(bits, b) + 2 * lane, &block.d, 2);
-  uint8_t* quants = panel + layout::quants_at(bits, b) + 4 * lane;
-  for (size_t i = 0; i < sizeof block.qs; ++i)
-    quants[i / 4 * 64 + i % 4] = static_cast<uint8_t>(block.qs[i] + offset);
+  place_block(format, reinterpret_cast<const std::byte*>(&block), b, lane, panel);
 }
 
 void pack(const PackTask& task, DType dtype) {
   auto* panel = static_cast<uint8_t*>(task.panel);
-  std::memset(panel, 0, static_cast<size_t>(layout::panel_bytes(task.bits, task.columns)));
+  const layout::Format& format = task.format == Encoded::q8_0 ? layout::q8_0 : layout::q4_0;
+  std::memset(panel, 0, static_cast<size_t>(layout::panel_bytes(format, task.columns)));
   for (int64_t row = 0; row < task.rows; ++row)
     for (int64_t b = 0; b < task.columns / layout::block; ++b) {
       const int64_t at = row * task.columns + b * layout::block;
@@ -38,10 +34,10 @@ void pack(const PackTask& task, DType dtype) {
           values, layout::block);
       if (dtype == DType::f8_e4m3)
         for (float& value : values) value *= task.scales[b * layout::block / scale_run];
-      if (task.bits == 8)
-        place<BlockQ8_0>(values, b, row, panel);
+      if (task.format == Encoded::q8_0)
+        encode_block<BlockQ8_0>(values, format, b, row, panel);
       else
-        place<BlockQ4_0>(values, b, row, panel);
+        encode_block<BlockQ4_0>(values, format, b, row, panel);
     }
 }
 

@@ -1,22 +1,18 @@
 #include <algorithm>
-#include <cstring>
+#include <vector>
 
 #include "base/cpu_features.h"
 #include "base/error.h"
 #include "ops/matmul/kernels.h"
-#include "ops/matmul/layout.h"
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/pack_blocks.h"
+#include "ops/matmul/panel_blocks.h"
 
 namespace qnext::ops {
 
 namespace {
 
 constexpr int64_t scale_block = 128;  // f8_e4m3 scales: one for 128 x 128 weights
-
-int bits_of(DType format) {
-  return format == DType::q4_0 ? 4 : 8;
-}
 
 // Columns [begin, begin + count) of one row of an unpacked matrix.
 void widen_row(const WeightMatrix& source, int64_t row, int64_t begin, int64_t count, float* out) {
@@ -49,12 +45,18 @@ PackKernel pack_kernel(DType source) {
 }  // namespace
 
 bool can_pack(DType format, int64_t columns) {
-  return (format == DType::q8_0 || format == DType::q4_0) && columns % layout::block == 0;
+  return is_block_quantized(format) && columns % panel_format(format).columns == 0;
+}
+
+Encoded encoded(DType format) {
+  QNEXT_CHECK(format == DType::q8_0 || format == DType::q4_0, "no encoder of {}",
+              dtype_name(format));
+  return format == DType::q4_0 ? Encoded::q4_0 : Encoded::q8_0;
 }
 
 size_t packed_bytes(DType format, int64_t rows, int64_t columns) {
   const int64_t panels = (rows + layout::panel_rows - 1) / layout::panel_rows;
-  return static_cast<size_t>(panels * layout::panel_bytes(bits_of(format), columns));
+  return static_cast<size_t>(panels * layout::panel_bytes(panel_format(format), columns));
 }
 
 void pack_weights(const WeightMatrix& source, DType format, void* packed) {
@@ -64,7 +66,7 @@ void pack_weights(const WeightMatrix& source, DType format, void* packed) {
     return pack_blocks(source, format, pack_kernel(DType::f32), packed);
   const PackKernel pack = pack_kernel(source.dtype);
   const int64_t runs = (source.columns + scale_block - 1) / scale_block;
-  PackTask task{nullptr, nullptr, 0, source.columns, bits_of(format), packed};
+  PackTask task{nullptr, nullptr, 0, source.columns, encoded(format), packed};
   for (int64_t row = 0; row < source.rows; row += layout::panel_rows) {
     task.source = static_cast<const std::byte*>(source.data) +
                   dtype_bytes(source.dtype, static_cast<size_t>(row * source.columns));
@@ -72,31 +74,20 @@ void pack_weights(const WeightMatrix& source, DType format, void* packed) {
       task.scales = source.block_scales + row / scale_block * runs;
     task.rows = std::min(layout::panel_rows, source.rows - row);
     pack(task);
-    task.panel =
-        static_cast<std::byte*>(task.panel) + layout::panel_bytes(task.bits, source.columns);
+    task.panel = static_cast<std::byte*>(task.panel) +
+                 layout::panel_bytes(panel_format(format), source.columns);
   }
 }
 
 void unpack_row(const WeightMatrix& weight, int64_t row, float* out) {
   if (!is_block_quantized(weight.dtype)) return widen_row(weight, row, 0, weight.columns, out);
-  const int bits = bits_of(weight.dtype);
+  const layout::Format& format = panel_format(weight.dtype);
   const auto* panel = static_cast<const uint8_t*>(weight.data) +
-                      row / layout::panel_rows * layout::panel_bytes(bits, weight.columns);
-  const int64_t lane = row % layout::panel_rows;
-  for (int64_t b = 0; b < weight.columns / layout::block; ++b, out += layout::block) {
-    uint16_t scale;
-    std::memcpy(&scale, panel + layout::scales_at(bits, b) + 2 * lane, 2);
-    const float d = f16_to_float(scale);
-    const uint8_t* quants = panel + layout::quants_at(bits, b);
-    for (int64_t i = 0; i < layout::block * bits / 8; ++i) {
-      const int byte = quants[i / 4 * 4 * layout::panel_rows + lane * 4 + i % 4];
-      if (bits == 8) {
-        out[i] = d * static_cast<float>(byte - 128);
-      } else {
-        out[i] = d * static_cast<float>((byte & 15) - 8);
-        out[i + layout::block / 2] = d * static_cast<float>((byte >> 4) - 8);
-      }
-    }
+                      row / layout::panel_rows * layout::panel_bytes(format, weight.columns);
+  std::vector<std::byte> block(block_layout(weight.dtype).bytes);
+  for (int64_t b = 0; b < weight.columns / format.columns; ++b, out += format.columns) {
+    gather_block(format, panel, b, row % layout::panel_rows, block.data());
+    convert_to_float(weight.dtype, block.data(), out, static_cast<size_t>(format.columns));
   }
 }
 

@@ -5,16 +5,21 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/cpu_features.h"
 #include "ops/matmul/matmul.h"
+#include "tensor/testing/random_blocks.h"
 
 namespace qnext::ops {
 
-inline const DType weight_types[] = {DType::f32,     DType::f16,  DType::bf16,
-                                     DType::f8_e4m3, DType::q8_0, DType::q4_0};
+inline const DType weight_types[] = {DType::f32,  DType::f16,    DType::bf16, DType::f8_e4m3,
+                                     DType::q8_0, DType::q4_0,   DType::q4_1, DType::q5_0,
+                                     DType::q5_1, DType::iq4_nl, DType::q2_k, DType::q3_k,
+                                     DType::q4_k, DType::q5_k,   DType::q6_k, DType::iq4_xs};
+inline const std::span<const DType> block_types = std::span(weight_types).subspan(4);
 
 inline std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
@@ -73,7 +78,13 @@ inline TestMatrix random_matrix(DType dtype, int64_t rows, int64_t columns, unsi
   TestMatrix matrix;
   matrix.view = {dtype, rows, columns, nullptr, nullptr};
   if (is_block_quantized(dtype)) {
-    const WeightMatrix source{DType::f32, rows, columns, values.data(), nullptr};
+    WeightMatrix source{DType::f32, rows, columns, values.data(), nullptr};
+    std::string blocks;
+    if (dtype != DType::q8_0 && dtype != DType::q4_0) {
+      std::mt19937 random(seed);
+      blocks = qnext::random_blocks(dtype, values.size(), random);
+      source = {dtype, rows, columns, blocks.data(), nullptr};
+    }
     matrix.packed = AlignedBuffer(packed_bytes(dtype, rows, columns), "packed weights");
     pack_weights(source, dtype, matrix.packed.data());
     matrix.view.data = matrix.packed.data();

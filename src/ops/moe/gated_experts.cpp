@@ -114,10 +114,8 @@ void run_gate_up(const Turn& turn, const Kernels& kernels, const GatedExpert& ex
       continue;
     }
     kernels.swiglu(gate[i], up[i], count, gate[i]);
-    const ActivationRow row(inner, expert.down.columns);
-    const int64_t block = begin / layout::block;
-    kernels.quantize(gate[i], count / layout::block, row.quants + begin, row.scales + block,
-                     row.sums + block);
+    auto* blocks = reinterpret_cast<layout::ActivationBlock*>(inner);
+    kernels.quantize(gate[i], count / layout::block, blocks + begin / layout::block);
   }
 }
 

@@ -104,7 +104,7 @@ void mixture(benchmark::State& state, DType dtype, Isa isa, int64_t rows) {
 }
 
 [[maybe_unused]] const bool registered = [] {
-  for (DType dtype : {DType::q4_0, DType::q8_0})
+  for (DType dtype : {DType::q4_0, DType::q8_0, DType::q4_k, DType::q6_k})
     for (Isa isa : {Isa::avx2, Isa::avx512})
       for (int64_t rows : {1, 4, 64, 512}) {
         const std::string name = std::string(dtype_name(dtype)) + "/" + std::string(isa_name(isa)) +

@@ -1,0 +1,167 @@
+// qnext serve: the model for many clients at once, over HTTP.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+
+#include "app/command.h"
+#include "app/fingerprint.h"
+#include "app/interrupt.h"
+#include "app/model_files.h"
+#include "app/options.h"
+#include "app/terminal.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "engine/engine.h"
+#include "server/access_log.h"
+#include "server/api.h"
+#include "server/http_server.h"
+
+namespace qnext::app {
+namespace {
+
+struct ServeOptions {
+  std::string model;
+  std::string model_name;
+  std::string template_file;
+  std::string api_key;
+  std::string api_key_file;
+  std::string log;
+  server::HttpOptions http;
+  int32_t max_sequences = 16;
+  int32_t queue = 256;
+  int64_t kv_tokens = 0;
+  MachineOptions machine;
+  AnswerOptions answer;
+};
+
+// KV pages for so many tokens of each sequence, where nothing else is asked for: all sequences need
+// not be long at once, and those that do not fit wait.
+constexpr int64_t usual_tokens = 8192;
+
+constexpr const char* examples =
+    "  qnext serve\n"
+    "  qnext serve --model ~/models/Qwen3-Next-80B-A3B-Instruct --quantize q4_0 --context 32768\n"
+    "  curl http://127.0.0.1:8000/v1/completions -d '{\"prompt\": \"ROMEO:\", \"max_tokens\": "
+    "40}'\n"
+    "OpenAI's clients work with the base URL http://127.0.0.1:8000/v1. Ctrl-C stops taking "
+    "requests\n"
+    "and finishes those under way; a second one ends them too.";
+
+std::string read_api_key(const ServeOptions& options) {
+  if (options.api_key_file.empty()) return options.api_key;
+  std::string key = read_file(options.api_key_file);
+  key.erase(std::find_if(key.begin(), key.end(), [](char c) { return c == '\n' || c == '\r'; }),
+            key.end());
+  if (key.empty()) fail("{} holds no key: its first line is the key", options.api_key_file);
+  return key;
+}
+
+std::string served_name(const ServeOptions& options, const ModelFiles& files) {
+  if (!options.model_name.empty()) return options.model_name;
+  std::filesystem::path path(files.path());
+  if (!path.has_filename()) path = path.parent_path();
+  return files.source.is_gguf() ? path.stem() : path.filename();
+}
+
+ModelChatTemplate choose_template(const ServeOptions& options, const ModelFiles& files) {
+  if (!options.template_file.empty())
+    return {ChatTemplate(read_file(options.template_file)), std::nullopt, {}};
+  auto own = files.source.chat_template();
+  return own ? std::move(*own) : transcript_template();
+}
+
+engine::EngineOptions engine_options(const ServeOptions& options, const ModelFiles& files,
+                                     const backend::Backend& backend) {
+  engine::EngineOptions engine = options.answer.engine_options(files.stop_tokens());
+  engine.max_sequences = options.max_sequences;
+  const int64_t context =
+      engine.max_context > 0 ? engine.max_context : files.config.context_length();
+  int64_t tokens = options.kv_tokens;
+  if (tokens == 0) {
+    const int64_t each = std::min(context, usual_tokens);
+    tokens = std::max(context, each * options.max_sequences);
+  }
+  const int64_t page_tokens = backend.capabilities().page_tokens;
+  engine.pages =
+      static_cast<int32_t>(std::min((tokens + page_tokens - 1) / page_tokens, int64_t{1} << 30));
+  return engine;
+}
+
+// Until all is over: the first signal stops the server, the second what it still does.
+void run_until_stopped(server::HttpServer& http, server::EngineThread& engine) {
+  const StopSignals signals;
+  int seen = 0;
+  while (!http.wait(std::chrono::milliseconds(100))) {
+    const int count = signals.count();
+    if (count > seen && seen == 0) http.stop();
+    if (count > 1 && seen < 2) engine.cancel_all();
+    seen = count;
+  }
+}
+
+int serve(const ServeOptions& options) {
+  const ModelFiles files(options.model);
+  const std::string api_key = read_api_key(options);
+  const Tokenizer tokenizer = load_tokenizer(files);
+  const ModelChatTemplate chat_template = choose_template(options, files);
+  std::unique_ptr<server::AccessLog> log;
+  if (!options.log.empty()) log = std::make_unique<server::AccessLog>(options.log);
+  const auto backend = load_backend(files, options.machine, options.answer.speculate > 0);
+  engine::EngineOptions plan = engine_options(options, files, *backend);
+  plan.cache_fingerprint = fingerprint(files, options.machine, backend->capabilities());
+  engine::Engine engine(*backend, &tokenizer, plan);
+
+  const server::ServedModel model{.id = served_name(options, files),
+                                  .tokenizer = &tokenizer,
+                                  .chat_template = &chat_template,
+                                  .sampling = SamplingOptions{}.resolve(files.generation),
+                                  .speculate = options.answer.speculate,
+                                  .created = static_cast<int64_t>(std::time(nullptr))};
+  server::Metrics metrics;
+  server::EngineThread thread(engine, options.queue, metrics);
+  server::Api api(model, thread, metrics, api_key);
+  server::HttpServer http(api, log.get(), options.http);
+  write_output(fmt::format("{} at http://{}:{}\n", model.id, options.http.host, http.port()));
+  run_until_stopped(http, thread);
+  return exit_status::success;
+}
+
+}  // namespace
+
+void register_serve(CLI::App& app) {
+  auto options = std::make_shared<ServeOptions>();
+  CLI::App& command = add_command(app, "serve", "Serve a model to OpenAI's clients", examples);
+  add_model_option(command, options->model);
+  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
+    return command.add_option(name, value, help)->type_name(type)->group("Server");
+  };
+  const auto between = [](int64_t least, int64_t most) {
+    return CLI::Range(least, most).description("");
+  };
+  add("--host", options->http.host, "address to listen on [127.0.0.1: this computer only]", "NAME");
+  add("--port", options->http.port, "port; 0: any that is free [8000]", "N")
+      ->check(between(0, 65535));
+  CLI::Option* key = add("--api-key", options->api_key, "clients must send this key [none]", "KEY");
+  add("--api-key-file", options->api_key_file, "the same, from a file's first line", "FILE")
+      ->excludes(key);
+  add("--model-name", options->model_name, "what clients call the model [its file's name]", "NAME");
+  add("--chat-template", options->template_file, "Jinja file in place of the model's own", "FILE");
+  add("--max-sequences", options->max_sequences, "answers made at once; more wait [16]", "N")
+      ->check(between(1, 4096));
+  add("--queue", options->queue, "requests that may wait; more are refused (429) [256]", "N")
+      ->check(between(0, 1 << 20));
+  add("--kv-tokens", options->kv_tokens,
+      "tokens of all sequences together [8192 each, at least one --context]", "N")
+      ->check(between(1, int64_t{1} << 40));
+  add("--log", options->log, "a line of JSON for each request; -: standard error [none]", "FILE");
+  add_context_options(command, options->answer);
+  add_machine_options(command, options->machine);
+  options->answer.cache_bytes = size_t{1} << 30;
+  add_cache_options(command, options->answer);
+  on_run(command, [options] { return serve(*options); });
+}
+
+}  // namespace qnext::app

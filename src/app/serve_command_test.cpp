@@ -1,0 +1,140 @@
+// qnext serve as a process: the line it prints, what it answers, how it ends.
+#include <csignal>
+#include <memory>
+#include <thread>
+
+#include "app/testing/commands.h"
+#include "base/error.h"
+#include "server/testing/http_client.h"
+
+namespace qnext::app {
+namespace {
+
+using server::testing::Client;
+using server::testing::ClientResponse;
+using testing::HasSubstr;
+
+// `qnext serve` of the bundled model on a free port, stopped with the test.
+class Serving : public Commands {
+ protected:
+  void serve(std::vector<std::string> more) {
+    std::vector<std::string> arguments = {QNEXT_PROGRAM, "serve", "--port", "0", "--threads", "1"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    std::vector<char*> pointers;
+    for (std::string& argument : arguments) pointers.push_back(argument.data());
+    pointers.push_back(nullptr);
+    const std::string out = path("serve-out");
+    const std::string err = path("serve-err");
+    write_file(out, "");
+    child_ = fork();
+    if (child_ == 0) {
+      dup2(open(out.c_str(), O_WRONLY), 1);
+      dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
+      execv(pointers[0], pointers.data());
+      _exit(127);
+    }
+    for (int i = 0; i < 600 && port_ == 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      const std::string line = read_file(out);
+      if (!line.ends_with('\n')) continue;
+      EXPECT_THAT(line, HasSubstr("tiny-shakespeare at http://127.0.0.1:"));
+      port_ = static_cast<uint16_t>(std::stoi(line.substr(line.rfind(':') + 1)));
+    }
+    ASSERT_NE(port_, 0) << read_file(err);
+  }
+  ~Serving() override {
+    if (child_ <= 0) return;
+    kill(child_, SIGKILL);
+    waitpid(child_, nullptr, 0);
+  }
+  int stop(int signal) {
+    kill(child_, signal);
+    int status = 0;
+    waitpid(child_, &status, 0);
+    child_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  }
+
+  pid_t child_ = -1;
+  uint16_t port_ = 0;
+};
+
+TEST_F(Serving, SaysWhatGenerateSays) {
+  serve({"--log", path("log")});
+  const json::Value expected = json::parse_file(bundled + "/expected.json");
+  Client client(port_);
+  for (const json::Value& reference : expected.as_array()) {
+    const std::string prompt = reference.find("prompt")->as_string();
+    const json::Object request{
+        {"prompt", prompt}, {"max_tokens", 64}, {"temperature", 0}, {"echo", true}};
+    const ClientResponse response = client.post("/v1/completions", json::write(request));
+    ASSERT_EQ(response.status, 200) << response.body;
+    EXPECT_EQ(response.json().find("choices")->as_array()[0].find("text")->as_string(),
+              reference.find("greedy_text")->as_string());
+  }
+  const ClientResponse chat =
+      client.post("/v1/chat/completions",
+                  R"({"messages": [{"role": "user", "content": "ROMEO:"}], "max_tokens": 8})");
+  EXPECT_EQ(chat.status, 200) << chat.body;
+  client.hang_up();
+  EXPECT_EQ(stop(SIGTERM), 0);
+  const std::string log = read_file(path("log"));
+  EXPECT_EQ(std::ranges::count(log, '\n'), 5);
+}
+
+// The recurrent state of the second turn comes from the first one's cache.
+TEST_F(Serving, TellsWhatTheCacheKnew) {
+  serve({});
+  Client client(port_);
+  const auto ask = [&](const std::string& prompt) {
+    const json::Object request{{"prompt", prompt}, {"max_tokens", 40}, {"temperature", 0}};
+    const json::Value answer = client.post("/v1/completions", json::write(request)).json();
+    return std::pair(
+        answer.find("choices")->as_array()[0].find("text")->as_string(),
+        answer.find("usage")->find("prompt_tokens_details")->find("cached_tokens")->as_integer());
+  };
+  std::string prompt = "ROMEO:\n";
+  for (int i = 0; i < 120; ++i) prompt += "But soft, what light through yonder window breaks?\n";
+  const auto first = ask(prompt);
+  EXPECT_EQ(first.second, 0);
+  EXPECT_GT(ask(prompt + first.first + "\nJULIET:\n").second, 500);
+}
+
+TEST_F(Serving, ASignalLetsAnswersFinishAndASecondDoesNot) {
+  serve({});
+  const std::string body =
+      R"({"prompt": "ROMEO:", "n": 16, "max_tokens": 4000, "ignore_eos": true, "stream": true})";
+  Client client(port_);
+  client.send("POST /v1/completions HTTP/1.1\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n\r\n" + body);
+  ASSERT_TRUE(client.read_until("data: "));
+  kill(child_, SIGINT);
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_THROW(Client{port_}, Error);
+  kill(child_, SIGINT);
+  EXPECT_TRUE(client.read_until("server_stopping"));
+  int status = 0;
+  waitpid(child_, &status, 0);
+  child_ = -1;
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST_F(Serving, TheKeyMayComeFromAFile) {
+  write_file(path("key"), "secret\n");
+  serve({"--api-key-file", path("key"), "--model-name", "tiny-shakespeare"});
+  Client client(port_);
+  EXPECT_EQ(client.get("/v1/models").status, 401);
+  EXPECT_EQ(client.get("/v1/models", {{"Authorization", "Bearer secret"}}).status, 200);
+  EXPECT_EQ(stop(SIGINT), 0);
+}
+
+TEST_F(Serving, SaysWhatItCannotDo) {
+  write_file(path("key"), "\n");
+  expect_error(run({"serve", "--api-key-file", path("key")}), "holds no key");
+  expect_error(run({"serve", "--host", "no.such.host.invalid"}), "cannot listen on no.such.host");
+  expect_error(run({"serve", "--port", "70000"}), "--port", 2);
+  expect_error(run({"serve", "--log", "/no/such/folder/log"}), "cannot be opened");
+}
+
+}  // namespace
+}  // namespace qnext::app

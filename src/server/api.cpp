@@ -1,0 +1,206 @@
+#include "server/api.h"
+
+#include <algorithm>
+#include <new>
+
+#include "server/chat.h"
+#include "server/chat_prompt.h"
+#include "server/completions.h"
+#include "server/fields.h"
+
+namespace qnext::server {
+namespace {
+
+constexpr std::string_view model_prefix = "/v1/models/";
+
+Reply json_reply(const json::Value& value) {
+  return {.body = json::write(value)};
+}
+
+Reply generation_reply(std::unique_ptr<Generation> generation) {
+  Reply reply;
+  if (generation->streamed()) {
+    reply.content_type = "text/event-stream";
+    // Proxies pass events on as they come.
+    reply.headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}};
+  }
+  reply.generation = std::move(generation);
+  return reply;
+}
+
+// In a time that depends on the length of `given` alone.
+bool same_secret(std::string_view given, std::string_view secret) {
+  unsigned difference = given.size() == secret.size() ? 0 : 1;
+  for (size_t i = 0; i < given.size(); ++i)
+    difference |= static_cast<unsigned char>(given[i]) ^
+                  static_cast<unsigned char>(secret[i % secret.size()]);
+  return difference == 0;
+}
+
+}  // namespace
+
+struct Api::Route {
+  std::string_view path;  // one that ends in '/' serves what is below it
+  std::string_view method;
+  Reply (Api::*handler)(const Request&);
+  bool open = false;  // needs no key
+};
+
+const std::vector<Api::Route>& Api::routes() {
+  static const std::vector<Route> all = {
+      {"/health", "GET", &Api::health, true},      {"/metrics", "GET", &Api::show_metrics},
+      {"/v1/models", "GET", &Api::list_models},    {model_prefix, "GET", &Api::show_model},
+      {"/tokenize", "POST", &Api::tokenize},       {"/detokenize", "POST", &Api::detokenize},
+      {"/v1/completions", "POST", &Api::complete}, {"/v1/chat/completions", "POST", &Api::chat},
+  };
+  return all;
+}
+
+const Api::Route* Api::find_route(std::string_view path) {
+  for (const Route& route : routes()) {
+    const bool is_folder = route.path.ends_with('/');
+    if (path == route.path || (is_folder && path.starts_with(route.path))) return &route;
+  }
+  return nullptr;
+}
+
+std::string_view Api::route_name(std::string_view path) {
+  const Route* route = find_route(path);
+  return route ? route->path : "other";
+}
+
+Reply error_reply(const ApiError& error) {
+  return {.status = error.status(), .body = json::write(error.body())};
+}
+
+Api::Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key)
+    : model_(model), engine_(engine), metrics_(metrics), api_key_(std::move(api_key)) {}
+
+void Api::authorize(const Request& request, const Route& route) const {
+  if (api_key_.empty() || route.open) return;
+  constexpr std::string_view scheme = "Bearer ";
+  std::string_view given = request.authorization;
+  if (given.starts_with(scheme)) given.remove_prefix(scheme.size());
+  if (!same_secret(given, api_key_))
+    throw ApiError(401, "the API key is missing or wrong: send 'Authorization: Bearer KEY'",
+                   "invalid_api_key");
+}
+
+std::optional<Reply> Api::refuse(const Request& request) const {
+  const Route* route = find_route(request.path);
+  if (!route)
+    return error_reply({404, fmt::format("there is no route {}", request.path), "not_found"});
+  try {
+    authorize(request, *route);
+  } catch (const ApiError& error) {
+    Reply reply = error_reply(error);
+    reply.headers.emplace_back("www-authenticate", "Bearer");
+    return reply;
+  }
+  if (request.method == route->method) return std::nullopt;
+  Reply reply = error_reply(
+      {405, fmt::format("{} takes {}, not {}", request.path, route->method, request.method),
+       "method_not_allowed"});
+  reply.headers.emplace_back("allow", route->method);
+  return reply;
+}
+
+Reply Api::handle(const Request& request) {
+  if (auto refused = refuse(request)) return std::move(*refused);
+  const Route& route = *find_route(request.path);
+  try {
+    return (this->*route.handler)(request);
+  } catch (const ApiError& error) {
+    return error_reply(error);
+  } catch (const QueueFull& error) {
+    Reply reply =
+        error_reply({429, fmt::format("the server is busy: {}", error.what()), "queue_full"});
+    // A place is free when the next answer ends, which is soon where so many run.
+    reply.headers.emplace_back("retry-after", "1");
+    return reply;
+  } catch (const Error& error) {
+    return error_reply({400, error.what(), "invalid_request"});
+  } catch (const std::bad_alloc&) {
+    return error_reply({503, "out of memory: the request is too large just now", "out_of_memory"});
+  } catch (const std::exception& error) {
+    return error_reply({500, fmt::format("unexpected: {}", error.what()), "internal_error"});
+  }
+}
+
+// The request as JSON, for the model that is here.
+json::Value Api::read_body(const Request& request) const {
+  json::Value body = json::parse(request.body, "the request's body");
+  const auto model = Fields(body).text("model");
+  if (model && *model != model_.id)
+    throw ApiError(404, fmt::format("there is no model '{}' here, only '{}'", *model, model_.id),
+                   "model_not_found", "model");
+  return body;
+}
+
+Reply Api::health(const Request&) {
+  return json_reply(json::Object{{"status", "ok"}});
+}
+
+Reply Api::show_metrics(const Request&) {
+  return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
+          .body = metrics_.text(engine_.load())};
+}
+
+json::Object Api::model_object() const {
+  return {{"id", model_.id},
+          {"object", "model"},
+          {"created", model_.created},
+          {"owned_by", "qnext"},
+          {"max_model_len", engine_.options().max_context}};
+}
+
+Reply Api::list_models(const Request&) {
+  return json_reply(json::Object{{"object", "list"}, {"data", json::Array{model_object()}}});
+}
+
+Reply Api::show_model(const Request& request) {
+  const std::string name = request.path.substr(model_prefix.size());
+  if (name != model_.id)
+    throw ApiError(404, fmt::format("there is no model '{}' here, only '{}'", name, model_.id),
+                   "model_not_found", "model");
+  return json_reply(model_object());
+}
+
+// Of a text ("prompt"), or of what a chat request would be ("messages").
+Reply Api::tokenize(const Request& request) {
+  const json::Value body = read_body(request);
+  const Fields fields(body);
+  const std::optional<std::string> prompt = fields.text("prompt");
+  const std::string text = prompt ? *prompt : chat_prompt(fields, model_);
+  json::Array tokens;
+  for (const int32_t token : model_.tokenizer->encode(text)) tokens.emplace_back(int64_t{token});
+  const auto count = static_cast<int64_t>(tokens.size());
+  return json_reply(json::Object{{"count", count},
+                                 {"max_model_len", engine_.options().max_context},
+                                 {"tokens", std::move(tokens)}});
+}
+
+Reply Api::detokenize(const Request& request) {
+  const json::Value body = read_body(request);
+  const Fields fields(body);
+  const json::Value& list = fields.required("tokens");
+  if (!list.is_array()) fields.refuse("tokens", "must be a list of token ids");
+  std::vector<int32_t> tokens;
+  for (const json::Value& entry : list.as_array()) {
+    if (!entry.is_integer() || entry.as_integer() < 0 ||
+        entry.as_integer() >= model_.tokenizer->vocabulary_size())
+      fields.refuse("tokens", "holds what is no token of the model");
+    tokens.push_back(static_cast<int32_t>(entry.as_integer()));
+  }
+  return json_reply(json::Object{{"prompt", model_.tokenizer->decode(tokens)}});
+}
+
+Reply Api::complete(const Request& request) {
+  return generation_reply(start_completion(read_body(request), request.id, model_, engine_));
+}
+
+Reply Api::chat(const Request& request) {
+  return generation_reply(start_chat(read_body(request), request.id, model_, engine_));
+}
+
+}  // namespace qnext::server

@@ -1,0 +1,76 @@
+// The routes of the server, without HTTP: a request in, a reply out.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "server/api_error.h"
+#include "server/engine_thread.h"
+#include "server/generation.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+
+namespace qnext::server {
+
+struct Request {
+  std::string method;
+  std::string path;           // without the query
+  std::string authorization;  // the header of that name
+  std::string body;
+  std::string id;  // letters, digits, '-', '_', '.'
+};
+
+struct Reply {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::vector<std::pair<std::string, std::string>> headers = {};
+  std::string body = {};
+  std::unique_ptr<Generation> generation = nullptr;  // set: the body, and its end, come from here
+};
+
+Reply error_reply(const ApiError& error);
+
+// Safe to call from many threads. All that is given by reference must outlive it and its replies.
+class Api {
+ public:
+  // An empty key asks for none.
+  Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key);
+
+  // What can be refused before the body is read: no such route, not this method, no right to it.
+  std::optional<Reply> refuse(const Request& request) const;
+  // Never throws: errors are replies.
+  Reply handle(const Request& request);
+  // The route that serves a path, for counting; "other" where there is none.
+  static std::string_view route_name(std::string_view path);
+
+  Metrics& metrics() const { return metrics_; }
+
+ private:
+  struct Route;
+  static const std::vector<Route>& routes();
+  static const Route* find_route(std::string_view path);
+  void authorize(const Request& request, const Route& route) const;
+
+  Reply health(const Request& request);
+  Reply show_metrics(const Request& request);
+  Reply list_models(const Request& request);
+  Reply show_model(const Request& request);
+  Reply tokenize(const Request& request);
+  Reply detokenize(const Request& request);
+  Reply complete(const Request& request);
+  Reply chat(const Request& request);
+
+  json::Object model_object() const;
+  json::Value read_body(const Request& request) const;
+
+  const ServedModel& model_;
+  EngineThread& engine_;
+  Metrics& metrics_;
+  std::string api_key_;
+};
+
+}  // namespace qnext::server

@@ -1,0 +1,151 @@
+#include "server/chat_prompt.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace qnext::server {
+namespace {
+
+// Text, or a list of parts, all of text.
+std::string read_content(const json::Value& content, const std::string& path) {
+  if (content.is_string()) return content.as_string();
+  if (!content.is_array()) refuse_field(path, "must be a string or a list of parts");
+  std::string text;
+  for (size_t i = 0; i < content.as_array().size(); ++i) {
+    const Fields part(content.as_array()[i], fmt::format("{}[{}]", path, i));
+    const std::string type = part.text("type").value_or("text");
+    if (type != "text" && type != "input_text")
+      part.refuse("type", fmt::format("is '{}': this model reads text only", type));
+    const json::Value& value = part.required("text");
+    if (!value.is_string()) part.refuse("text", "must be a string");
+    text += value.as_string();
+  }
+  return text;
+}
+
+// Arguments come as JSON text, and templates walk through an object.
+json::Value read_tool_call(const json::Value& value, const std::string& path) {
+  const Fields call(value, path);
+  const Fields function(call.required("function"), call.path("function"));
+  const json::Value& name = function.required("name");
+  if (!name.is_string()) function.refuse("name", "must be a string");
+  json::Value arguments = json::Object{};
+  if (const json::Value* given = function.find("arguments")) {
+    arguments = *given;
+    if (given->is_string() && !given->as_string().empty()) {
+      try {
+        arguments = json::parse(given->as_string(), "arguments");
+      } catch (const Error&) {
+        function.refuse("arguments", "is not JSON");
+      }
+    }
+    if (!arguments.is_object()) function.refuse("arguments", "must be a JSON object");
+  }
+  json::Object read{{"type", "function"},
+                    {"function", json::Object{{"name", name}, {"arguments", arguments}}}};
+  if (const json::Value* id = call.find("id")) read.set("id", *id);
+  return read;
+}
+
+json::Object read_message(const json::Value& value, const std::string& path) {
+  const Fields message(value, path);
+  const json::Value& given = message.required("role");
+  if (!given.is_string()) message.refuse("role", "must be a string");
+  const std::string role = given.as_string() == "developer" ? "system" : given.as_string();
+  constexpr std::array roles = {"system", "user", "assistant", "tool"};
+  if (std::find(roles.begin(), roles.end(), role) == roles.end())
+    message.refuse("role", fmt::format("is '{}', which is none of system, developer, user, "
+                                       "assistant, tool",
+                                       role));
+  json::Object read{{"role", role}};
+  const json::Value* calls = message.find("tool_calls");
+  if (const json::Value* content = message.find("content"))
+    read.set("content", read_content(*content, message.path("content")));
+  else if (role == "assistant")
+    read.set("content", "");
+  else
+    message.refuse("content", "is missing");
+  for (const char* name : {"reasoning_content", "name", "tool_call_id"})
+    if (auto text = message.text(name)) read.set(name, *text);
+  if (calls) {
+    if (!calls->is_array()) message.refuse("tool_calls", "must be a list");
+    json::Array list;
+    for (size_t i = 0; i < calls->as_array().size(); ++i)
+      list.push_back(read_tool_call(calls->as_array()[i],
+                                    fmt::format("{}[{}]", message.path("tool_calls"), i)));
+    read.set("tool_calls", std::move(list));
+  }
+  return read;
+}
+
+// What would have to constrain the answer.
+void refuse_constraints(const Fields& fields) {
+  if (const json::Value* format = fields.find("response_format")) {
+    const Fields inner(*format, fields.path("response_format"));
+    const std::string type = inner.text("type").value_or("text");
+    if (type != "text")
+      throw ApiError(400, fmt::format("not supported yet: response_format {}", type),
+                     "unsupported_value", "response_format");
+  }
+  if (const json::Value* choice = fields.find("tool_choice")) {
+    const std::string name = choice->is_string() ? choice->as_string() : "of a named function";
+    if (name != "auto" && name != "none")
+      throw ApiError(400, fmt::format("not supported yet: tool_choice {}", name),
+                     "unsupported_value", "tool_choice");
+  }
+  if (!fields.boolean("parallel_tool_calls").value_or(true))
+    throw ApiError(400, "not supported yet: parallel_tool_calls false", "unsupported_value",
+                   "parallel_tool_calls");
+  for (const char* name : {"functions", "function_call", "audio", "prediction"})
+    fields.refuse_unsupported(name);
+}
+
+}  // namespace
+
+json::Array read_tools(const Fields& fields) {
+  refuse_constraints(fields);
+  const json::Value* tools = fields.find("tools");
+  if (!tools) return {};
+  if (!tools->is_array()) fields.refuse("tools", "must be a list");
+  for (size_t i = 0; i < tools->as_array().size(); ++i) {
+    const Fields tool(tools->as_array()[i], fmt::format("tools[{}]", i));
+    if (tool.text("type").value_or("function") != "function")
+      tool.refuse("type", "must be \"function\"");
+    const Fields function(tool.required("function"), tool.path("function"));
+    const json::Value& name = function.required("name");
+    if (!name.is_string() || name.as_string().empty())
+      function.refuse("name", "must be a string that is not empty");
+    if (const json::Value* parameters = function.find("parameters"))
+      Fields(*parameters, function.path("parameters"));
+  }
+  if (fields.text("tool_choice") == "none") return {};
+  return tools->as_array();
+}
+
+std::string chat_prompt(const Fields& fields, const ServedModel& model) {
+  if (!model.chat_template)
+    throw ApiError(400, "this model has no chat template: use /v1/completions", "no_chat_template");
+  const json::Value& messages = fields.required("messages");
+  if (!messages.is_array() || messages.as_array().empty())
+    fields.refuse("messages", "must be a list of at least one message");
+  json::Object variables;
+  if (const json::Value* more = fields.find("chat_template_kwargs")) {
+    if (!more->is_object()) fields.refuse("chat_template_kwargs", "must be an object");
+    variables = more->as_object();
+  }
+  json::Array list;
+  for (size_t i = 0; i < messages.as_array().size(); ++i)
+    list.emplace_back(read_message(messages.as_array()[i], fmt::format("messages[{}]", i)));
+  variables.set("messages", std::move(list));
+  if (json::Array tools = read_tools(fields); !tools.empty())
+    variables.set("tools", std::move(tools));
+  variables.set("add_generation_prompt", true);
+  try {
+    return model.chat_template->render(variables);
+  } catch (const Error& error) {
+    throw ApiError(400, error.what(), "invalid_value", "messages");
+  }
+}
+
+}  // namespace qnext::server

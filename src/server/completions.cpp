@@ -1,0 +1,171 @@
+#include "server/completions.h"
+
+#include <utility>
+#include <vector>
+
+#include "server/answer_fields.h"
+#include "server/logprobs.h"
+#include "server/response_head.h"
+
+namespace qnext::server {
+namespace {
+
+// As OpenAI's: completions of no stated length are short.
+constexpr int64_t default_max_tokens = 16;
+
+struct Prompt {
+  std::string text;  // for echo
+  std::vector<int32_t> tokens;
+};
+
+Prompt text_prompt(const std::string& text, const Tokenizer& tokenizer) {
+  Prompt prompt{text, tokenizer.encode(text)};
+  if (prompt.tokens.empty()) refuse_field("prompt", "is empty: give some text to continue");
+  return prompt;
+}
+
+Prompt token_prompt(const json::Array& ids, const Tokenizer& tokenizer) {
+  Prompt prompt;
+  for (const json::Value& id : ids) {
+    if (!id.is_integer() || id.as_integer() < 0 || id.as_integer() >= tokenizer.vocabulary_size())
+      refuse_field("prompt", "holds what is no token of the model");
+    prompt.tokens.push_back(static_cast<int32_t>(id.as_integer()));
+  }
+  if (prompt.tokens.empty()) refuse_field("prompt", "is empty: give at least one token");
+  prompt.text = tokenizer.decode(prompt.tokens);
+  return prompt;
+}
+
+std::vector<Prompt> read_prompts(const Fields& fields, const Tokenizer& tokenizer) {
+  const json::Value& value = fields.required("prompt");
+  if (value.is_string()) return {text_prompt(value.as_string(), tokenizer)};
+  if (!value.is_array())
+    fields.refuse("prompt", "must be a string, a list of token ids, or a list of either");
+  const json::Array& list = value.as_array();
+  if (list.empty() || list.front().is_integer()) return {token_prompt(list, tokenizer)};
+  if (std::ssize(list) > most_choices)
+    fields.refuse("prompt", fmt::format("holds more than {} prompts", most_choices));
+  std::vector<Prompt> prompts;
+  for (const json::Value& entry : list) {
+    if (entry.is_string())
+      prompts.push_back(text_prompt(entry.as_string(), tokenizer));
+    else if (entry.is_array())
+      prompts.push_back(token_prompt(entry.as_array(), tokenizer));
+    else
+      fields.refuse("prompt", "must be a string, a list of token ids, or a list of either");
+  }
+  return prompts;
+}
+
+class CompletionWriter : public ResponseWriter {
+ public:
+  struct Options {
+    ResponseHead head;
+    bool stream = false;
+    bool include_usage = false;
+    bool logprobs = false;
+    std::vector<std::string> echoes;  // of each choice; empty without echo
+  };
+  CompletionWriter(Options options, size_t choices, const Tokenizer& tokenizer)
+      : options_(std::move(options)), tokenizer_(tokenizer), choices_(choices) {}
+
+  std::string begin() override {
+    std::string out;
+    for (size_t i = 0; i < options_.echoes.size(); ++i) {
+      const AnswerNews echo{.text = options_.echoes[i], .tokens = {}, .finish = std::nullopt};
+      out += news(i, echo);
+    }
+    return out;
+  }
+
+  std::string news(size_t number, const AnswerNews& news) override {
+    Choice& choice = choices_[number];
+    if (news.finish) choice.finish_reason = finish_reason_text(news.finish->reason);
+    if (!options_.stream) {
+      choice.text += news.text;
+      choice.tokens.insert(choice.tokens.end(), news.tokens.begin(), news.tokens.end());
+      return {};
+    }
+    return chunk({choice_object(number, news.text, news.tokens)});
+  }
+
+  std::string end(const Usage& usage) override {
+    if (options_.stream) {
+      if (!options_.include_usage) return {};
+      json::Object last = options_.head.object("text_completion", {});
+      last.set("usage", usage.object());
+      return event(last);
+    }
+    json::Array all;
+    for (size_t i = 0; i < choices_.size(); ++i)
+      all.emplace_back(choice_object(i, choices_[i].text, choices_[i].tokens));
+    json::Object whole = options_.head.object("text_completion", std::move(all));
+    whole.set("usage", usage.object());
+    return json::write(whole);
+  }
+
+ private:
+  struct Choice {
+    json::Value finish_reason;
+    int64_t offset = 0;  // of the next token, in characters
+    std::string text;
+    std::vector<ops::SampledToken> tokens;
+  };
+
+  json::Object choice_object(size_t number, const std::string& text,
+                             const std::vector<ops::SampledToken>& tokens) {
+    Choice& choice = choices_[number];
+    json::Value logprobs;
+    if (options_.logprobs) logprobs = completion_logprobs(tokenizer_, tokens, choice.offset);
+    return {{"index", static_cast<int64_t>(number)},
+            {"text", text},
+            {"logprobs", std::move(logprobs)},
+            {"finish_reason", choice.finish_reason}};
+  }
+
+  std::string chunk(json::Array choices) const {
+    json::Object object = options_.head.object("text_completion", std::move(choices));
+    if (options_.include_usage) object.set("usage", nullptr);
+    return event(object);
+  }
+
+  Options options_;
+  const Tokenizer& tokenizer_;
+  std::vector<Choice> choices_;
+};
+
+}  // namespace
+
+std::unique_ptr<Generation> start_completion(const json::Value& body, const std::string& id,
+                                             const ServedModel& model, EngineThread& engine) {
+  const Fields fields(body);
+  AnswerSettings settings = read_answer_settings(fields, model);
+  for (const char* name : {"suffix", "best_of", "response_format", "prompt_logprobs"})
+    fields.refuse_unsupported(name);
+  if (!settings.request.max_tokens) settings.request.max_tokens = default_max_tokens;
+  const auto logprobs = fields.integer("logprobs", 0, 20);
+  settings.request.sampling.logprobs = static_cast<int32_t>(logprobs.value_or(-1));
+  const bool echo = fields.boolean("echo").value_or(false);
+  if (echo && logprobs) fields.refuse("echo", "cannot be told the logprobs of prompts yet");
+
+  const std::vector<Prompt> prompts = read_prompts(fields, *model.tokenizer);
+  if (std::ssize(prompts) * settings.choices > most_choices)
+    fields.refuse("n", fmt::format("asks for more than {} answers in all", most_choices));
+  std::vector<engine::GenerationRequest> requests;
+  CompletionWriter::Options options{.head = make_head("cmpl-", id, model.id),
+                                    .stream = settings.stream,
+                                    .include_usage = settings.include_usage,
+                                    .logprobs = logprobs.has_value(),
+                                    .echoes = {}};
+  for (const Prompt& prompt : prompts) {
+    add_choices(requests, settings, prompt.tokens, engine.options().max_context, "prompt");
+    if (echo) options.echoes.insert(options.echoes.end(), settings.choices, prompt.text);
+  }
+  auto writer =
+      std::make_unique<CompletionWriter>(std::move(options), requests.size(), *model.tokenizer);
+  return std::make_unique<Generation>(
+      engine.submit(std::move(requests), feed_options(settings.stream, logprobs.has_value())),
+      std::move(writer), settings.stream, settings.choices);
+}
+
+}  // namespace qnext::server

@@ -1,0 +1,512 @@
+// The one file that knows Boost.Beast: it takes half a minute to compile.
+#include "server/http_server.h"
+
+#include <sys/socket.h>
+
+#include <atomic>
+#include <boost/asio.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "server/access_log.h"
+#include "server/api.h"
+
+namespace qnext::server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using tcp = asio::ip::tcp;
+using boost::system::error_code;
+using Clock = std::chrono::steady_clock;
+
+std::string random_id() {
+  thread_local std::mt19937_64 engine{std::random_device{}()};
+  return fmt::format("{:016x}", engine());
+}
+
+// The client's own name for its request, where it is harmless in headers, logs and responses.
+std::string request_id(beast::string_view given) {
+  const auto harmless = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  };
+  if (given.empty() || given.size() > 64 || !std::all_of(given.begin(), given.end(), harmless))
+    return random_id();
+  return std::string(given);
+}
+
+// What to answer where no request could be read; nothing where there is nobody to answer, or where
+// time ran out: then Beast has closed the connection.
+std::optional<ApiError> reading_failed(const error_code& error) {
+  if (error == http::error::header_limit)
+    return ApiError(431, "the request's headers are too large", "headers_too_large");
+  if (error == http::error::body_limit)
+    return ApiError(413, "the request's body is too large", "body_too_large");
+  if (error == http::error::end_of_stream || error == http::error::partial_message)
+    return std::nullopt;
+  if (error.category() == make_error_code(http::error::bad_method).category())
+    return ApiError(400, "the request is not HTTP: " + error.message(), "bad_request");
+  return std::nullopt;
+}
+
+}  // namespace
+
+class Session;
+
+struct HttpServer::State {
+  State(Api& served, AccessLog* lines, const HttpOptions& wanted)
+      : api(served), log(lines), options(wanted), acceptor(asio::make_strand(context)) {}
+
+  void listen();
+  asio::awaitable<void> accept_all();
+  void stop();
+  void leave(Session* session);
+
+  Api& api;
+  AccessLog* log;
+  const HttpOptions options;
+  asio::io_context context;
+  tcp::acceptor acceptor;  // on a strand of its own
+  uint16_t port = 0;
+  std::vector<std::thread> threads;
+  std::atomic<bool> stopping = false;
+
+  mutable std::mutex mutex;
+  std::condition_variable left;
+  std::set<Session*> sessions;
+};
+
+// A connection and the request that it is at.
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  Session(HttpServer::State& server, tcp::socket socket)
+      : server_(server), stream_(std::move(socket)), news_(stream_.get_executor()) {
+    error_code ignored;
+    const auto remote = stream_.socket().remote_endpoint(ignored);
+    remote_ = ignored ? "-" : remote.address().to_string();
+    stream_.socket().set_option(tcp::no_delay(true), ignored);
+  }
+  ~Session() { server_.leave(this); }
+
+  // `session` keeps itself alive until its connection ends.
+  static asio::awaitable<void> run(std::shared_ptr<Session> session) {
+    try {
+      while (co_await session->serve_one()) {
+      }
+    } catch (const std::exception&) {
+      // Memory ran out: this connection ends, the others go on.
+    }
+    session->close();
+  }
+
+  // Ends a connection that waits for its next request. Any thread.
+  void close_if_idle() {
+    asio::post(stream_.get_executor(), [weak = weak_from_this()] {
+      const auto session = weak.lock();
+      if (session && session->idle_) session->close();
+    });
+  }
+  void close_now() {
+    asio::post(stream_.get_executor(), [weak = weak_from_this()] {
+      if (const auto session = weak.lock()) {
+        session->gone_ = true;
+        session->news_.cancel();
+        session->close();
+      }
+    });
+  }
+
+  asio::awaitable<void> turn_away() {
+    Request request;
+    request.id = random_id();
+    begin_exchange(request);
+    Reply reply = error_reply({503, "too many connections", "too_many_connections"});
+    keep_alive_ = false;
+    co_await write_whole(reply);
+    co_await linger();
+  }
+
+ private:
+  using Parser = http::request_parser<http::string_body>;
+
+  void close() {
+    error_code ignored;
+    stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
+    stream_.close();
+  }
+
+  // One request and its response. False: the connection is to end.
+  asio::awaitable<bool> serve_one() {
+    if (!co_await wait_for_request()) co_return false;
+    Parser parser;
+    parser.header_limit(server_.options.header_bytes);
+    parser.body_limit(server_.options.body_bytes);
+    error_code error;
+    stream_.expires_after(server_.options.header_timeout);
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    co_await http::async_read_header(stream_, buffer_, parser, finished);
+    Request request;
+    request.id = random_id();
+    if (!error || error == http::error::body_limit) read_head(parser, request);
+    begin_exchange(request);
+    if (error) co_return co_await refuse_unread(request, error);
+
+    if (!parser.is_done()) {
+      if (auto refused = server_.api.refuse(request))
+        co_return co_await answer_unread(request, std::move(*refused));
+      co_await invite_body(parser);
+      stream_.expires_after(server_.options.body_timeout);
+      co_await http::async_read(stream_, buffer_, parser, finished);
+      if (error) co_return co_await refuse_unread(request, error);
+    }
+    request.body = std::move(parser.get().body());
+    parser.release();
+
+    Reply reply = server_.api.handle(request);
+    if (reply.generation)
+      co_await write_generation(request, reply);
+    else
+      co_await write_whole(reply);
+    end_exchange(request, reply);
+    co_return keep_alive_ && !gone_;
+  }
+
+  asio::awaitable<bool> wait_for_request() {
+    if (server_.stopping) co_return false;
+    if (buffer_.size() > 0) co_return true;  // sent behind the one before
+    idle_ = true;
+    error_code error;
+    stream_.expires_after(server_.options.idle_timeout);
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    auto space = buffer_.prepare(4096);
+    const size_t count = co_await stream_.async_read_some(space, finished);
+    buffer_.commit(count);
+    idle_ = false;
+    co_return !error;
+  }
+
+  void read_head(const Parser& parser, Request& request) {
+    const auto& head = parser.get();
+    request.method = std::string(head.method_string());
+    const std::string target(head.target());
+    request.path = target.substr(0, target.find('?'));
+    request.authorization = std::string(head[http::field::authorization]);
+    request.id = request_id(head["x-request-id"]);
+    keep_alive_ = head.keep_alive();
+    version_ = head.version();
+  }
+
+  // Clients that ask first ("Expect: 100-continue") wait for this.
+  asio::awaitable<void> invite_body(const Parser& parser) {
+    if (!beast::iequals(parser.get()[http::field::expect], "100-continue")) co_return;
+    http::response<http::empty_body> go_on(http::status::continue_, version_);
+    error_code ignored;
+    auto finished = asio::redirect_error(asio::use_awaitable, ignored);
+    co_await http::async_write(stream_, go_on, finished);
+  }
+
+  // Answers before the request was read whole, and ends the connection.
+  asio::awaitable<bool> answer_unread(const Request& request, Reply reply) {
+    keep_alive_ = false;
+    co_await write_whole(reply);
+    end_exchange(request, reply);
+    co_await linger();
+    co_return false;
+  }
+  asio::awaitable<bool> refuse_unread(const Request& request, error_code error) {
+    const auto problem = reading_failed(error);
+    if (!problem) co_return false;
+    co_return co_await answer_unread(request, error_reply(*problem));
+  }
+
+  // A client that is still sending would lose the response to a reset: what it sends is dropped for
+  // a while.
+  asio::awaitable<void> linger() {
+    error_code error;
+    stream_.socket().shutdown(tcp::socket::shutdown_send, error);
+    stream_.expires_after(std::chrono::seconds(2));
+    std::vector<char> dropped(64 << 10);
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    auto space = asio::buffer(dropped);
+    for (size_t left = size_t{64} << 20; !error && left > dropped.size();)
+      left -= co_await stream_.async_read_some(space, finished);
+  }
+
+  template <typename Body>
+  void fill_head(http::response<Body>& response, const Reply& reply) const {
+    response.set(http::field::content_type, reply.content_type);
+    response.set("x-request-id", id_);
+    for (const auto& [name, value] : reply.headers) response.set(name, value);
+    response.keep_alive(keep_alive_);
+  }
+
+  asio::awaitable<void> write_whole(const Reply& reply) {
+    if (server_.stopping) keep_alive_ = false;
+    http::response<http::string_body> response(static_cast<http::status>(reply.status), version_);
+    fill_head(response, reply);
+    response.body() = reply.body;
+    response.prepare_payload();
+    error_code error;
+    stream_.expires_after(server_.options.write_timeout);
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    co_await http::async_write(stream_, response, finished);
+    if (error) gone_ = true;
+    stream_.expires_never();
+  }
+
+  asio::awaitable<void> write_generation(const Request& request, Reply& reply) {
+    Generation& generation = *reply.generation;
+    generation.set_wake([weak = weak_from_this(), executor = stream_.get_executor()] {
+      asio::post(executor, [weak] {
+        if (const auto session = weak.lock()) {
+          session->has_news_ = true;
+          session->news_.cancel();
+        }
+      });
+    });
+    stream_.expires_never();
+    watch_for_hangup(++watch_);
+    if (generation.streamed())
+      co_await write_events(reply);
+    else
+      co_await write_at_end(reply);
+    ++watch_;
+    stream_.socket().cancel();
+    generation.set_wake(nullptr);
+    if (gone_) server_.api.metrics().abandoned.add(1);
+    log_usage(request, generation);
+  }
+
+  // The next output of the generation; nothing more comes once the client has gone.
+  asio::awaitable<Generation::Output> next_output(Generation& generation) {
+    for (;;) {
+      has_news_ = false;
+      Generation::Output output = generation.take();
+      if (output.done || !output.body.empty() || gone_) co_return output;
+      if (has_news_) continue;
+      error_code ignored;
+      news_.expires_at(Clock::time_point::max());
+      auto finished = asio::redirect_error(asio::use_awaitable, ignored);
+      co_await news_.async_wait(finished);
+    }
+  }
+
+  asio::awaitable<void> write_at_end(Reply& reply) {
+    Generation::Output output;
+    while (!output.done && !gone_) output = co_await next_output(*reply.generation);
+    reply.body = std::move(output.body);
+    reply.status = gone_ ? 499 : reply.generation->status();
+    if (!gone_) co_await write_whole(reply);
+  }
+
+  asio::awaitable<void> write_events(Reply& reply) {
+    if (server_.stopping) keep_alive_ = false;
+    // HTTP/1.0 knows no chunks: there the end of the connection ends the events.
+    const bool chunked = version_ >= 11;
+    if (!chunked) keep_alive_ = false;
+    http::response<http::empty_body> head(static_cast<http::status>(reply.status), version_);
+    fill_head(head, reply);
+    if (chunked) head.chunked(true);
+    http::response_serializer<http::empty_body> serializer(head);
+    error_code error;
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    stream_.expires_after(server_.options.write_timeout);
+    co_await http::async_write_header(stream_, serializer, finished);
+    Generation::Output output;
+    while (!error && !output.done && !gone_) {
+      stream_.expires_never();
+      output = co_await next_output(*reply.generation);
+      if (output.body.empty()) continue;
+      stream_.expires_after(server_.options.write_timeout);
+      const asio::const_buffer piece = asio::buffer(output.body);
+      if (chunked) {
+        const auto chunk = http::make_chunk(piece);
+        co_await asio::async_write(stream_, chunk, finished);
+      } else {
+        co_await asio::async_write(stream_, piece, finished);
+      }
+    }
+    if (!error && !gone_ && chunked) {
+      const auto last = http::make_chunk_last();
+      co_await asio::async_write(stream_, last, finished);
+    }
+    if (error) gone_ = true;
+    if (gone_) reply.status = 499;
+    stream_.expires_never();
+  }
+
+  // A client that sends nothing more and hangs up shows as readable without a byte. What it may
+  // send meanwhile is its next request: then there is nothing to watch for.
+  void watch_for_hangup(uint64_t watch) {
+    const auto self = shared_from_this();
+    stream_.socket().async_wait(tcp::socket::wait_read, [self, watch](error_code error) {
+      if (watch != self->watch_ || error == asio::error::operation_aborted) return;
+      char byte = 0;
+      const ssize_t count =
+          recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+      if (count > 0) return;
+      if (!error && count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return self->watch_for_hangup(watch);
+      self->gone_ = true;
+      self->news_.cancel();
+    });
+  }
+
+  void begin_exchange(const Request& request) {
+    begin_ = Clock::now();
+    id_ = request.id;
+    line_ = {};
+  }
+
+  void log_usage(const Request&, const Generation& generation) {
+    line_.set("prompt_tokens", generation.usage().prompt_tokens);
+    line_.set("cached_tokens", generation.usage().cached_tokens);
+    line_.set("completion_tokens", generation.usage().completion_tokens);
+    line_.set("finish_reason", gone_ ? "abandoned" : generation.finish_reason());
+    line_.set("stream", generation.streamed());
+  }
+
+  void end_exchange(const Request& request, const Reply& reply) {
+    server_.api.metrics().add_response(Api::route_name(request.path), reply.status);
+    if (!server_.log) return;
+    json::Object line{{"time", timestamp()},
+                      {"request_id", request.id},
+                      {"remote", remote_},
+                      {"method", request.method},
+                      {"path", request.path},
+                      {"status", reply.status},
+                      {"seconds", std::chrono::duration<double>(Clock::now() - begin_).count()}};
+    for (const auto& [name, value] : line_) line.set(name, value);
+    server_.log->write(line);
+  }
+
+  HttpServer::State& server_;
+  beast::tcp_stream stream_;
+  beast::flat_buffer buffer_;
+  asio::steady_timer news_;  // never expires: cancelled where there is something to look at
+  std::string remote_;
+  bool idle_ = false;
+  bool has_news_ = false;
+  bool gone_ = false;  // the client
+  uint64_t watch_ = 0;
+  // Of the request that is served.
+  bool keep_alive_ = true;
+  unsigned version_ = 11;
+  std::string id_;
+  Clock::time_point begin_;
+  json::Object line_;
+};
+
+void HttpServer::State::leave(Session* session) {
+  const std::lock_guard lock(mutex);
+  sessions.erase(session);
+  if (sessions.empty()) left.notify_all();
+}
+
+void HttpServer::State::listen() {
+  const auto failed = [&](const std::string& why) {
+    fail("cannot listen on {}:{}: {}", options.host, options.port, why);
+  };
+  try {
+    tcp::resolver resolver(context);
+    const auto found =
+        resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive);
+    const tcp::endpoint address = found.begin()->endpoint();
+    acceptor.open(address.protocol());
+    acceptor.set_option(tcp::acceptor::reuse_address(true));
+    acceptor.bind(address);
+    acceptor.listen(tcp::acceptor::max_listen_connections);
+    port = acceptor.local_endpoint().port();
+  } catch (const boost::system::system_error& error) {
+    failed(error.code().message());
+  }
+}
+
+asio::awaitable<void> HttpServer::State::accept_all() {
+  while (!stopping) {
+    const auto strand = asio::make_strand(context);
+    tcp::socket socket(strand);
+    error_code error;
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    co_await acceptor.async_accept(socket, finished);
+    if (stopping) co_return;
+    if (error) {
+      // Out of file descriptors, most likely: some will come back.
+      asio::steady_timer pause(acceptor.get_executor(), std::chrono::milliseconds(50));
+      co_await pause.async_wait(finished);
+      continue;
+    }
+    const auto session = std::make_shared<Session>(*this, std::move(socket));
+    bool full = false;
+    {
+      const std::lock_guard lock(mutex);
+      full = sessions.size() >= options.most_connections;
+      sessions.insert(session.get());
+    }
+    if (full) {
+      auto turn_away = [](std::shared_ptr<Session> extra) -> asio::awaitable<void> {
+        co_await extra->turn_away();
+      };
+      asio::co_spawn(strand, turn_away(session), asio::detached);
+    } else {
+      asio::co_spawn(strand, Session::run(session), asio::detached);
+    }
+  }
+}
+
+void HttpServer::State::stop() {
+  if (stopping.exchange(true)) return;
+  asio::post(acceptor.get_executor(), [this] {
+    error_code ignored;
+    acceptor.close(ignored);
+  });
+  const std::lock_guard lock(mutex);
+  for (Session* session : sessions) session->close_if_idle();
+}
+
+HttpServer::HttpServer(Api& api, AccessLog* log, const HttpOptions& options)
+    : state_(std::make_unique<State>(api, log, options)) {
+  state_->listen();
+  asio::co_spawn(state_->acceptor.get_executor(), state_->accept_all(), asio::detached);
+  for (int i = 0; i < options.threads; ++i)
+    state_->threads.emplace_back([this] { state_->context.run(); });
+}
+
+HttpServer::~HttpServer() {
+  state_->stop();
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (Session* session : state_->sessions) session->close_now();
+  }
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+uint16_t HttpServer::port() const {
+  return state_->port;
+}
+
+void HttpServer::stop() {
+  state_->stop();
+}
+
+bool HttpServer::wait(std::chrono::milliseconds time) {
+  std::unique_lock lock(state_->mutex);
+  return state_->left.wait_for(lock, time,
+                               [this] { return state_->stopping && state_->sessions.empty(); });
+}
+
+size_t HttpServer::connections() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->sessions.size();
+}
+
+}  // namespace qnext::server
