@@ -40,6 +40,11 @@ int list_products(const StreamProduct* products, int count,
 void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,
                         const StreamProduct* products, int count);
 
+// One row, wherever a block's share of the strips is small (stream_row_sm90.cu). False: nothing was
+// launched, as the products do not fit.
+bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const StreamProduct* products,
+                       int count);
+
 using sm90::Place;
 
 // 8 bytes, arriving when cp.async's do.

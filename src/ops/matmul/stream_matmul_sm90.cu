@@ -26,6 +26,7 @@
 #include "ops/launch_cuda.cuh"
 #include "ops/matmul/stream_feed.cuh"
 #include "ops/matmul/stream_rows.cuh"
+#include "ops/matmul/stream_tile.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -42,22 +43,6 @@ constexpr int least_slots = 2, most_slots = 8;
 // Two blocks on an SM of 228 KB, a KB each being the system's.
 constexpr int shared_budget = (228 << 10) / 2 - 1024;
 constexpr int shared_limit = 227 << 10;
-
-// One tile's share of a run's sum. x: this lane's part of the tile's first step.
-template <PackedFormat format>
-__device__ inline void add_tile(float (&c)[4], const std::byte* data, const std::byte* x,
-                                int lane) {
-  LaneTile<format> tile;
-  tile.load(data, lane);
-  const uint4 b[2] = {reinterpret_cast<const uint4*>(x)[0], reinterpret_cast<const uint4*>(x)[1]};
-#pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    Pair a[4];
-    tile.fragment(step, a);
-    const uint4& words = b[step / 2];
-    multiply_add(c, a, step % 2 == 0 ? words.x : words.z, step % 2 == 0 ? words.y : words.w);
-  }
-}
 
 // sum += the runs of one copy of `tiles` tiles; `run` is the first of them within its part.
 template <PackedFormat format>
@@ -386,6 +371,7 @@ void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
       (input.residual && rows > most_normed_stream_rows))
     fail_cuda("stream_matmul: too many rows or products");
   if (rows > most_rows) return stream_matmul_many(stream, input, rows, products, count);
+  if (rows == 1 && stream_matmul_row(stream, input, products, count)) return;
   Job job{};
   job.input = input;
   job.rows = static_cast<int>(rows);

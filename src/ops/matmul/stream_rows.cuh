@@ -138,6 +138,7 @@ __device__ inline void stage_normed(const StreamInput& in, const StagedRows& sta
 // The usual case of a norm, one row of up to 2048 columns, made short: everything between the wait
 // and the first product is time that memory may idle. A thread loads the norm's weight before the
 // wait and keeps its share of the row in registers. The block has norm_floats threads or more.
+// stage() may be called twice, as it reads the row past the first-level cache.
 struct QuickNorm {
   static constexpr int shares = 2;
   float4 weight[shares];
@@ -159,7 +160,7 @@ struct QuickNorm {
 #pragma unroll
     for (int i = 0; i < shares; ++i)
       if (const int j = at(i); mine() && 4 * j < staged.columns)
-        x[i] = reinterpret_cast<const float4*>(in.residual)[j];
+        x[i] = __ldcg(reinterpret_cast<const float4*>(in.residual) + j);
 #pragma unroll
     for (int i = 0; i < shares; ++i) add_squares(sum, x[i]);
     if (mine()) staged.norm[threadIdx.x] = sum;

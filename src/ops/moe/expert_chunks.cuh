@@ -38,17 +38,16 @@ __device__ inline void wait_small_copies() {
 // A warp's ring. issue() (or issue_nothing()) once for each slot to fill it, then for every chunk:
 // wait(), read, and issue() again. All lanes call all of it together.
 //
-// One row: 96 KB a block on their way (128 KB in bf16), more than twice what memory needs to be
-// busy (4.45 TB/s x 1.2 us / 132 SMs = 40 KB), and room on an SM for the next kernel's block, whose
-// ring fills while this one's drains. More rows: 64 to 72 KB, so that two blocks of the same kernel
-// share an SM: with one, 2 warps a scheduler wait for their own instructions most of the time.
-template <PackedFormat format, bool one>
+// 64 to 72 KB a block, so that two blocks of the same kernel share an SM: with one, 2 warps a
+// scheduler wait for their own instructions most of the time. Memory needs 40 KB an SM on their way
+// to be busy (4.45 TB/s x 1.2 us / 132 SMs).
+template <PackedFormat format>
 class ChunkRing {
  public:
   static constexpr int chunk_bytes = chunk_tiles * static_cast<int>(tile_bytes(format));
-  static constexpr int depth = format == PackedFormat::bf16 ? (one ? 2 : 1)
-                               : format == PackedFormat::f8 ? (one ? 3 : 2)
-                                                            : (one ? 5 : 4);
+  static constexpr int depth = format == PackedFormat::bf16 ? 1
+                               : format == PackedFormat::f8 ? 2
+                                                            : 4;
   static constexpr bool scaled = format == PackedFormat::f8;
 
   struct alignas(128) Memory {

@@ -3,8 +3,7 @@
 // expert's matrix for one group; a group's strips are consecutive units.
 //
 // The shared expert comes first (nothing has to be known to fetch it), the others ascend. One row:
-// every slot is a group, and every block finds them for itself. More rows: expert_groups.cuh lists
-// them once for all blocks.
+// every slot is a group. More rows: expert_groups.cuh lists them once for all blocks.
 #pragma once
 
 #include <cstdint>
@@ -35,26 +34,6 @@ struct Unit {
   int32_t group;
   bool again;  // other groups read the same weights
 };
-
-// The one row's slots, in shared memory.
-struct SlotUnits {
-  int32_t* expert;  // [groups]
-  int32_t* slot;    // [groups]
-  int32_t groups;
-};
-
-// The whole block calls it; ids [slots] must be visible.
-__device__ inline void list_slots(SlotUnits& units, int32_t slots, bool shared,
-                                  const int32_t* ids) {
-  const auto thread = static_cast<int32_t>(threadIdx.x);
-  if (thread < slots) {
-    const int32_t slot = !shared ? thread : thread == 0 ? slots - 1 : thread - 1;
-    units.expert[thread] = ids[slot];
-    units.slot[thread] = slot;
-  }
-  units.groups = slots;
-  __syncthreads();
-}
 
 // More rows: device arrays of the groups behind the shared expert's, written by list_groups().
 struct ExpertGroups {

@@ -185,33 +185,27 @@ __device__ inline void route_row(const RouteRule& rule, const float* logits,
   finish_row(rule, logits, gate, largest, ids, weights);
 }
 
-// As route_row(), by a block of 256 threads for one row: two logits a thread, so that a row alone
-// does not wait for one warp's instructions. Threads see the result after __syncthreads().
-__device__ inline void route_row_with_block(const RouteRule& rule, const float* logits,
-                                            const float* shared_gate, RouteScratch& scratch,
-                                            int32_t* ids, float* weights) {
-  constexpr int threads = 256, each = 2;
+// The choice of one row by a block, a logit a thread, so that a row alone does not wait for one
+// warp's instructions. The first warp's lanes, for which it returns the largest logit, see ids and
+// exp(logit - largest) of the top k after __syncwarp().
+constexpr int choosing_threads = logits_per_lane * warp_lanes;
+__device__ inline float choose_with_block(const RouteRule& rule, const float* logits,
+                                          RouteScratch& scratch, int32_t* ids, float* weights) {
+  constexpr int group = choosing_threads / warp_lanes;
   constexpr uint32_t low_bits = warp_lanes - 1;  // make the groups' keys distinct
   __shared__ __align__(16) uint32_t group_key[warp_lanes];
   __shared__ int32_t count;
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int lane = thread % warp_lanes;
-  const float gate = shared_logit(rule, shared_gate);
-  if (rule.top_k > 0 && rule.experts <= each * threads && rule.top_k <= warp_lanes) {
-    float logit[each];
-    uint32_t key[each];
+  if (rule.top_k > 0 && rule.experts <= choosing_threads && rule.top_k <= warp_lanes) {
+    const float logit = thread < rule.experts ? __ldcg(logits + thread) : 0.0f;
+    const uint32_t key = thread < rule.experts ? order_key(logit) : 0;
+    // The largest of each group of threads: 32 of them, of which the k-th is the bound.
+    uint32_t best = key;
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
-      const int32_t e = thread + threads * i;
-      logit[i] = e < rule.experts ? __ldcg(logits + e) : 0.0f;
-      key[i] = e < rule.experts ? order_key(logit[i]) : 0;
-    }
-    // The largest of each eight threads: 32 groups, of which the k-th is the bound.
-    uint32_t best = max(key[0], key[1]);
-#pragma unroll
-    for (int distance = 4; distance > 0; distance /= 2)
+    for (int distance = group / 2; distance > 0; distance /= 2)
       best = max(best, __shfl_xor_sync(whole_warp, best, distance));
-    if (thread % 8 == 0) group_key[thread / 8] = (best & ~low_bits) | (thread / 8);
+    if (thread % group == 0) group_key[thread / group] = (best & ~low_bits) | (thread / group);
     if (thread == 0) count = 0;
     if (thread < candidate_limit) scratch.key[thread] = 0;
     __syncthreads();
@@ -225,22 +219,21 @@ __device__ inline void route_row_with_block(const RouteRule& rule, const float* 
     const unsigned at = __ballot_sync(whole_warp, rank == rule.top_k - 1);
     const uint32_t bound =
         __shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits;
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-      if (key[i] == 0 || key[i] < bound) continue;
+    if (key != 0 && key >= bound) {
       const int32_t place = atomicAdd(&count, 1);
-      if (place >= candidate_limit) continue;
-      scratch.key[place] = key[i];
-      scratch.logit[place] = logit[i];
-      scratch.id[place] = thread + threads * i;
+      if (place < candidate_limit) {
+        scratch.key[place] = key;
+        scratch.logit[place] = logit;
+        scratch.id[place] = thread;
+      }
     }
     __syncthreads();
   } else if (thread == 0) {
     count = candidate_limit + 1;
   }
-  if (thread >= warp_lanes) return;
-  __syncwarp();
   float largest = 0;
+  if (thread >= warp_lanes) return largest;
+  __syncwarp();
   if (count > candidate_limit) {
     if (rule.top_k > 0) choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
   } else {
@@ -267,7 +260,7 @@ __device__ inline void route_row_with_block(const RouteRule& rule, const float* 
       weights[rank] = expf(logit - largest);
     }
   }
-  finish_row(rule, logits, gate, largest, ids, weights);
+  return largest;
 }
 
 }  // namespace qnext::ops::cuda

@@ -20,6 +20,8 @@
 #include "ops/moe/stream_down.cuh"
 #include "ops/moe/stream_experts_cuda.h"
 #include "ops/moe/stream_gate_up.cuh"
+#include "ops/moe/stream_row_down.cuh"
+#include "ops/moe/stream_row_gate_up.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -50,33 +52,48 @@ size_t memory_of(const ExpertsTask& task) {
   return static_cast<size_t>(carver.bytes());
 }
 
-// False: a block's shared memory does not hold it.
+// False: the sizes are not those that the kernels of one row take.
 template <PackedFormat format>
-bool run_one(cudaStream_t stream, const ExpertsTask& task) {
-  const size_t gate_up = memory_of<GateUpMemory<format, true>>(task);
-  const size_t down = memory_of<DownMemory<format>>(task);
-  if (std::max(gate_up, down) > block_memory) return false;
-  const dim3 threads(expert_threads);
-  launch_overlapped("experts' gate and up", gate_up_kernel<format, true>,
+bool run_one(cudaStream_t stream, ExpertsTask task) {
+  using GateUp = RowGateUpMemory<format>;
+  using Down = RowDownMemory<format>;
+  // A row is staged by a thread for 8 columns, chosen ids are stored by a warp, and copies of
+  // scales have multiples of 16 bytes.
+  if (task.gate_up.column_tiles * 8 > row_expert_threads || task.slots > warp_lanes ||
+      (GateUp::scaled && (GateUp::halves_of(task) % 2 != 0 || Down::halves_of(task) % 2 != 0)))
+    return false;
+  const int32_t units = task.gate_up.strips * task.slots;
+  task.row_units = (units + multiprocessors() - 1) / multiprocessors();
+  const size_t gate_up = memory_of<GateUp>(task);
+  size_t down = 0;
+  for (const size_t budget : {row_down_budget, block_memory}) {
+    for (task.down_depth = task.slots; task.down_depth > 0; --task.down_depth) {
+      down = memory_of<Down>(task);
+      if (down <= budget) break;
+    }
+    if (task.down_depth > 0) break;
+  }
+  if (gate_up > block_memory || task.down_depth == 0) return false;
+  const dim3 threads(row_expert_threads);
+  launch_overlapped("experts' gate and up", row_gate_up_kernel<format>,
                     dim3(static_cast<unsigned>(multiprocessors())), threads, gate_up, stream, task);
-  const auto strips = static_cast<unsigned>(task.down.strips);
-  launch_overlapped("experts' down", down_kernel<format>, dim3(strips), threads, down, stream,
-                    task);
+  launch_overlapped("experts' down", row_down_kernel<format>,
+                    dim3(static_cast<unsigned>(task.down.strips)), threads, down, stream, task);
   return true;
 }
 
 template <PackedFormat format>
 void run_many(cudaStream_t stream, const ExpertsTask& task) {
-  const size_t gate_up = memory_of<GateUpMemory<format, false>>(task);
-  const size_t down = memory_of<CommonMemory<format, false>>(task);
+  const size_t gate_up = memory_of<GateUpMemory<format>>(task);
+  const size_t down = memory_of<CommonMemory<format>>(task);
   const size_t listing = listing_memory(task.experts, task.pairs());
   if (listing > block_memory) fail_cuda("stream_experts: too many experts or slots");
   const dim3 grid(static_cast<unsigned>(2 * multiprocessors())), threads(expert_threads);
   route_experts(stream, task.routing, task.rows);
   launch_overlapped("groups of pairs", list_groups, dim3(1), dim3(listing_threads), listing, stream,
                     task);
-  launch_overlapped("experts' gate and up", gate_up_kernel<format, false>, grid, threads, gate_up,
-                    stream, task);
+  launch_overlapped("experts' gate and up", gate_up_kernel<format>, grid, threads, gate_up, stream,
+                    task);
   launch_overlapped("experts' down", down_parts_kernel<format>, grid, threads, down, stream, task);
   const auto blocks = static_cast<unsigned>((task.hidden + expert_threads - 1) / expert_threads);
   launch_overlapped("sum over slots", add_parts_kernel,

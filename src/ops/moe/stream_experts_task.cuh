@@ -52,6 +52,8 @@ struct ExpertsTask {
   int32_t hidden;
   Routing routing;
   int32_t rows, slots;
+  int32_t down_depth;   // one row: slots of the ring in down
+  int32_t row_units;    // one row: most units of a block in gate and up
   ExpertGroups groups;  // more than one row only
   const Bf16* normed;
   int64_t normed_stride;
@@ -121,37 +123,14 @@ class Carver {
   int64_t bytes_ = 0;
 };
 
-// What every kernel needs: rings and, for one row, the routing.
-template <PackedFormat format, bool one>
-struct CommonMemory {
-  using Ring = ChunkRing<format, one>;
-  typename Ring::Memory* rings;  // [expert_warps]
-  SlotUnits units;
-  RouteScratch* scratch;  // [1]
-  int32_t* ids;           // [slots]
-  float* weights;         // [slots]
-
-  __host__ __device__ CommonMemory(Carver& carver, const ExpertsTask& task) {
-    const int32_t slots = one ? task.slots : 0;
-    rings = carver.take<typename Ring::Memory>(expert_warps);
-    units.expert = carver.take<int32_t>(slots);
-    units.slot = carver.take<int32_t>(slots);
-    scratch = carver.take<RouteScratch>(one ? 1 : 0);
-    ids = carver.take<int32_t>(slots);
-    weights = carver.take<float>(slots);
-  }
-};
-
-// Routes the one row into the block's shared memory, and lists the units.
+// What the kernels of more rows need: a ring a warp.
 template <PackedFormat format>
-__device__ void route_here(const ExpertsTask& task, CommonMemory<format, true>& memory) {
-  const Routing& routing = task.routing;
-  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
-                       routing.renormalize, routing.shared};
-  route_row_with_block(rule, routing.logits, routing.shared_gate, *memory.scratch, memory.ids,
-                       memory.weights);
-  __syncthreads();
-  list_slots(memory.units, task.slots, routing.shared, memory.ids);
-}
+struct CommonMemory {
+  using Ring = ChunkRing<format>;
+  typename Ring::Memory* rings;  // [expert_warps]
+
+  __host__ __device__ CommonMemory(Carver& carver, const ExpertsTask&)
+      : rings(carver.take<typename Ring::Memory>(expert_warps)) {}
+};
 
 }  // namespace qnext::ops::cuda

@@ -9,12 +9,12 @@
 
 namespace qnext::ops::cuda {
 
-template <PackedFormat format, bool one>
-struct GateUpMemory : CommonMemory<format, one> {
+template <PackedFormat format>
+struct GateUpMemory : CommonMemory<format> {
   float4* partial;  // [2][2][expert_warps][warp_lanes]: of two pairs of units
 
   __host__ __device__ GateUpMemory(Carver& carver, const ExpertsTask& task)
-      : CommonMemory<format, one>(carver, task) {
+      : CommonMemory<format>(carver, task) {
     partial = carver.take<float4>(4 * expert_warps * warp_lanes);
   }
 };
@@ -33,42 +33,33 @@ __device__ inline void load_row(const Bf16* row, int32_t chunk, int32_t tiles, R
 }
 
 // A block's units, their chunks in the order in which a warp meets them.
-template <PackedFormat format, bool one>
+template <PackedFormat format>
 class GateUpStream {
  public:
-  __device__ GateUpStream(const ExpertsTask& task, const SlotUnits& slots,
-                          ChunkRing<format, one>& ring, int warp)
-      : task_(task), matrices_(task.gate_up), slots_(slots), ring_(ring), warp_(warp) {
+  __device__ GateUpStream(const ExpertsTask& task, ChunkRing<format>& ring, int warp)
+      : task_(task), matrices_(task.gate_up), ring_(ring), warp_(warp) {
     if (warp < matrices_.chunks)
       chunks_ = (matrices_.chunks - warp + expert_warps - 1) / expert_warps;
   }
 
   __device__ int32_t chunks() const { return chunks_; }  // of this warp, a unit
-  __device__ bool has(int32_t i) const { return one ? index(i) < end_ : i < end_; }
+  __device__ bool has(int32_t i) const { return i < end_; }
   // The warp's i-th chunk of a unit, counted in the matrix.
   __device__ int32_t chunk(int32_t i) const { return i * expert_warps + warp_; }
   // The i-th unit's strip and group.
-  __device__ Unit unit(int32_t i) const { return unit_at(index(i), matrices_); }
+  __device__ Unit unit(int32_t i) const { return unit_at(share_.index(i), matrices_); }
   __device__ int32_t groups() const { return groups_; }
 
   // The shared expert's units, of which nothing has to be known.
   __device__ void take_shared() {
-    if constexpr (one) {
-      end_ = task_.routing.shared ? matrices_.strips : 0;
-    } else {
-      share_ = UnitShare(task_.shared_groups(), matrices_.strips);
-      end_ = share_.count;
-    }
+    share_ = UnitShare(task_.shared_groups(), matrices_.strips);
+    end_ = share_.count;
   }
   // All of them, now that they are listed.
   __device__ void take_all() {
-    if constexpr (one) {
-      end_ = matrices_.strips * slots_.groups;
-    } else {
-      groups_ = *task_.groups.count;
-      share_.add_others(groups_, matrices_.strips);
-      end_ = share_.count;
-    }
+    groups_ = *task_.groups.count;
+    share_.add_others(groups_, matrices_.strips);
+    end_ = share_.count;
     complete_ = true;
   }
   // Issues what the ring has room for. In one place of the code: instructions have to be fetched.
@@ -93,23 +84,13 @@ class GateUpStream {
   __device__ bool has_next() const {
     return chunks_ > 0 && has(next_unit_);
   }
-  __device__ int32_t index(int32_t i) const {
-    if constexpr (one) return static_cast<int32_t>(blockIdx.x + i * gridDim.x);
-    return share_.index(i);
-  }
   __device__ void issue() {
     if (next_chunk_ == 0) {
-      next_ = unit_at(index(next_unit_), matrices_);
-      if constexpr (one) {
-        // Not routed yet, perhaps.
-        next_.expert = next_.group < int32_t{task_.routing.shared} ? task_.experts - 1
-                                                                   : slots_.expert[next_.group];
-      } else {
-        const short2 expert = experts_.move_to(
-            next_.group, groups_, [&](int32_t group) { return task_.expert_of(group); });
-        next_.expert = expert.x;
-        next_.again = expert.y != 0;
-      }
+      next_ = unit_at(share_.index(next_unit_), matrices_);
+      const short2 expert = experts_.move_to(next_.group, groups_,
+                                             [&](int32_t group) { return task_.expert_of(group); });
+      next_.expert = expert.x;
+      next_.again = expert.y != 0;
     }
     matrices_.issue(ring_, next_.expert, next_.strip, chunk(next_chunk_), next_.again);
     if (++next_chunk_ == chunks_) {
@@ -120,11 +101,10 @@ class GateUpStream {
 
   const ExpertsTask& task_;
   const ExpertMatrices& matrices_;
-  const SlotUnits& slots_;
-  ChunkRing<format, one>& ring_;
+  ChunkRing<format>& ring_;
   int32_t warp_;
   int32_t chunks_ = 0;
-  int32_t end_ = 0;  // of the units' indices (one row) or of their count
+  int32_t end_ = 0;
   int32_t groups_ = 0;
   UnitShare share_;
   GroupCursor<short2> experts_;
@@ -160,81 +140,56 @@ __device__ inline void store_act(const ExpertsTask& task, int32_t unit_strip, in
   }
 }
 
-// Two rounds, one before the wait and one behind it.
-//
-// One row: an SM that meets these instructions for the first time fetches them at some 60 ns for
-// eight, which took longer than the weights. So a block that waits for the kernels before it
-// rehearses: it routes by whatever the logits' memory holds and runs through one unit, storing
-// nothing.
-//
-// More rows: a block multiplies its share of the shared expert while the kernel before this one
-// lists the others. Its rows are there, and nobody reads act any more: both are the business of
-// kernels that had ended when the listing let this one start.
-template <PackedFormat format, bool one>
+// Two rounds, one before the wait and one behind it: a block multiplies its share of the shared
+// expert while the kernel before this one lists the others. Its rows are there, and nobody reads
+// act any more: both are the business of kernels that had ended when the listing let this one
+// start.
+template <PackedFormat format>
 __global__ void __launch_bounds__(expert_threads, 2)
     gate_up_kernel(const __grid_constant__ ExpertsTask task) {
   extern __shared__ __align__(128) std::byte bytes[];
   Carver carver(bytes);
-  GateUpMemory<format, one> memory(carver, task);
+  const GateUpMemory<format> memory(carver, task);
   const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-  ChunkRing<format, one> ring(memory.rings[warp]);
-  GateUpStream<format, one> stream(task, memory.units, ring, warp);
-  const int g = lane / 4;
+  ChunkRing<format> ring(memory.rings[warp]);
+  GateUpStream<format> stream(task, ring, warp);
   RowFragments b;
   GroupCursor<LanePairs> groups;
-  const Bf16* row = one && g == 0 ? task.normed : nullptr;
+  const Bf16* row = nullptr;
   int32_t loaded_group = -1;
   int32_t i = 0, half = 0, buffer = 0;
   int32_t merged_strip = 0, merged_pairs[2] = {-1, -1};
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
-    const bool early = round == 0, rehearsal = one && early;
-    if (!early) {
+    if (round == 0) {
+      stream.take_shared();
+    } else {
       wait_for_earlier_kernels();
       let_next_kernel_start();
+      stream.take_all();
     }
-    if constexpr (one) {
-      route_here(task, memory);
-      i = 0;
-    }
-    early ? stream.take_shared() : stream.take_all();
     stream.fill();
-    if (one) load_row(row, warp, task.gate_up.column_tiles, b);
-    if (one && !rehearsal && blockIdx.x == 0) {
 #pragma unroll 1
-      for (int slot = static_cast<int>(threadIdx.x); slot < task.slots; slot += expert_threads) {
-        task.routing.ids[slot] = memory.ids[slot];
-        task.routing.weights[slot] = memory.weights[slot];
-        if (task.routing.chosen) task.routing.chosen[memory.ids[slot]] = 1;
-      }
-    }
-
-#pragma unroll 1
-    for (; rehearsal ? i == 0 : stream.has(i); ++i) {
-      const Unit unit = rehearsal ? Unit{} : stream.unit(i);
+    for (; stream.has(i); ++i) {
+      const Unit unit = stream.unit(i);
       bool reload = stream.chunks() > 1;
-      LanePairs pairs{-1, {-1, -1}};
-      if constexpr (!one) {
-        pairs = groups.move_to(unit.group, stream.groups(),
-                               [&](int32_t group) { return task.lane_pairs(group); });
-        if (unit.group != loaded_group) {
-          row = pairs.row < 0 ? nullptr : task.normed + pairs.row / task.slots * task.normed_stride;
-          loaded_group = unit.group;
-          reload = true;
-        }
-      } else if (!rehearsal && lane % 4 == 0) {
-        pairs.out[0] = memory.units.slot[unit.group];
+      const LanePairs& pairs = groups.move_to(
+          unit.group, stream.groups(), [&](int32_t group) { return task.lane_pairs(group); });
+      if (unit.group != loaded_group) {
+        row = pairs.row < 0 ? nullptr : task.normed + pairs.row / task.slots * task.normed_stride;
+        loaded_group = unit.group;
+        reload = true;
       }
       float sum[4] = {};
 #pragma unroll 1
       for (int32_t j = 0; j < stream.chunks(); ++j) {
         const int32_t chunk = stream.chunk(j);
         if (reload) load_row(row, chunk, task.gate_up.column_tiles, b);
-        float4 scale{};
-        const std::byte* data = rehearsal ? memory.rings[warp].data[0] : stream.wait(scale);
+        float4 scale;
+        const std::byte* data = stream.wait(scale);
         add_chunk<format>(data, task.gate_up.tiles_of(chunk), scale, b, sum);
-        if (!rehearsal) stream.fill();
+        stream.fill();
       }
       // Two units a barrier, so that warps seldom wait for each other. One has merged a pair before
       // it comes to the barrier of the next pair, behind which its sums are overwritten.
@@ -246,7 +201,7 @@ __global__ void __launch_bounds__(expert_threads, 2)
         merged_pairs[0] = pairs.out[0];
         merged_pairs[1] = pairs.out[1];
       }
-      if (half == 0 && !rehearsal && stream.has(i + 1)) {
+      if (half == 0 && stream.has(i + 1)) {
         half = 1;
         continue;
       }

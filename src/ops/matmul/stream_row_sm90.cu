@@ -1,0 +1,426 @@
+// One row against streamed weights, where every block has few strips: what decoding at batch 1 does
+// between the layers' other stages. There the time is that of instructions and of latencies one
+// behind the other, not the memory's. So:
+//
+//   1. Little code, and none of it between two products: what fills a slot of the ring is listed
+//      beforehand, a copy of up to 32 KB each, and scales come with their weights.
+//   2. A warp takes a run of 128 columns of each strip, their sums meet in shared memory, and there
+//      is one barrier at the very end, behind which a thread an output adds the runs in the order
+//      of stream_matmul_cuda.h.
+//   3. A rehearsal (rehearsal_cuda.cuh).
+//
+// Tried: what does not fit into the ring on its way to L2 meanwhile, by one thread (3 us for 3
+// copies and 3 prefetches). Two runs of a warp side by side do not fit its registers.
+#include <algorithm>
+
+#include "base/cuda_error.h"
+#include "ops/launch_cuda.cuh"
+#include "ops/matmul/stream_rows.cuh"
+#include "ops/matmul/stream_tile.cuh"
+#include "ops/rehearsal_cuda.cuh"
+
+namespace qnext::ops::cuda {
+
+using namespace few_rows;
+
+namespace {
+
+constexpr int most_warps = 16;  // 64 registers each, with two blocks an SM
+constexpr int least_warps = norm_runs;
+constexpr int most_piece_runs = most_warps;
+constexpr int most_strips = 8;  // of a block
+constexpr int most_pieces = 32;
+constexpr int most_slots = 8;
+constexpr int strip_rows = static_cast<int>(tile_rows);
+// Two blocks on an SM of 228 KB, a KB each being the system's.
+constexpr int shared_budget = (228 << 10) / 2 - 1024;
+
+__host__ __device__ constexpr int run_bytes(PackedFormat format) {
+  return run_tiles * static_cast<int>(tile_bytes(format));
+}
+
+struct RowJob {
+  StreamInput input;
+  StreamedWeight product[most_stream_products];
+  int products;
+  int strips;  // of all products
+  int columns, column_tiles, runs;
+  int slots, slot_bytes, bf16_piece_runs;
+  // Where things lie in shared memory, behind the ring.
+  int x;            // bf16 [column_tiles][64], in the order of B fragments
+  int sums;         // float [most_strips][runs][strip_rows]
+  int norm;         // float [norm_floats]
+  int scales;       // float2 [slots][most_piece_runs]
+  int pieces;       // Piece [most_pieces]
+  int counts;       // PieceCounts
+  int full, empty;  // Barrier [slots]
+  int bytes;
+};
+
+template <typename T>
+__device__ T* shared_at(int offset) {
+  extern __shared__ __align__(128) std::byte memory[];
+  return reinterpret_cast<T*>(memory + offset);
+}
+
+__device__ inline const StreamedWeight& weight_of(const RowJob& job, int strip) {
+  int product = 0;
+  while (product + 1 < job.products && strip >= job.product[product + 1].first_strip) ++product;
+  return job.product[product];
+}
+
+// What fills a slot of the ring: up to most_piece_runs runs of a strip and their scales. Listed
+// once, so that warps have nothing to work out between two products.
+struct alignas(16) Piece {
+  const std::byte* data;
+  const float* scales;  // null: none
+  uint32_t bytes;
+  int16_t first, end;  // runs
+  int16_t order;       // of the strip in the block
+  bool is_bf16;
+
+  __device__ uint32_t scale_bytes() const {
+    return scales ? static_cast<uint32_t>((end - first) * 2 * static_cast<int>(sizeof(float))) : 0;
+  }
+};
+
+// How many pieces a block has, and how many of them, from the first on, are alike: whole ones of
+// the main format, a run for every warp.
+struct PieceCounts {
+  int all, alike;
+};
+
+// A warp lists the block's pieces, a lane a strip; all lanes know their numbers.
+__device__ inline PieceCounts list_pieces(const RowJob& job, Piece* pieces, int lane) {
+  const int strip = static_cast<int>(blockIdx.x) + lane * static_cast<int>(gridDim.x);
+  const bool valid = lane < most_strips && strip < job.strips;
+  const StreamedWeight& weight = weight_of(job, valid ? strip : 0);
+  const bool is_bf16 = weight.format == PackedFormat::bf16;
+  const int each = is_bf16 ? job.bf16_piece_runs : most_piece_runs;
+  int before = 0, count = 0;
+#pragma unroll 1
+  for (int first = 0; valid && first < job.runs; first += each) ++count;
+#pragma unroll 1
+  for (int other = 0; other < most_strips; ++other) {
+    const int others = __shfl_sync(whole_warp, count, other);
+    if (other < lane) before += others;
+  }
+  const int own = strip - weight.first_strip;
+  const auto bytes_of_tile = static_cast<int>(tile_bytes(weight.format));
+#pragma unroll 1
+  for (int i = 0; i < count; ++i) {
+    const int first = i * each, end = min(first + each, job.runs);
+    const int tiles = min(end * run_tiles, job.column_tiles) - first * run_tiles;
+    Piece& piece = pieces[before + i];
+    piece.data =
+        weight.tiles + (int64_t{own} * job.column_tiles + first * run_tiles) * bytes_of_tile;
+    piece.scales = weight.format == PackedFormat::f8
+                       ? weight.scales + 2 * (int64_t{own} * job.runs + first)
+                       : nullptr;
+    piece.bytes = static_cast<uint32_t>(tiles * bytes_of_tile);
+    piece.first = static_cast<int16_t>(first);
+    piece.end = static_cast<int16_t>(end);
+    piece.order = static_cast<int16_t>(lane);
+    piece.is_bf16 = is_bf16;
+  }
+  __syncwarp();
+  const bool alike =
+      count > 0 && !is_bf16 && job.runs % most_piece_runs == 0 && job.column_tiles % run_tiles == 0;
+  const int first_other = __ffs(static_cast<int>(~__ballot_sync(whole_warp, alike))) - 1;
+  return {__shfl_sync(whole_warp, before + count, most_strips - 1),
+          __shfl_sync(whole_warp, before, first_other)};
+}
+
+// By one thread.
+__device__ inline void issue(const RowJob& job, const Piece& piece, int slot) {
+  sm90::Barrier* full = shared_at<sm90::Barrier>(job.full) + slot;
+  sm90::arrive_expecting(full, piece.bytes + piece.scale_bytes());
+  sm90::bulk_copy_once(shared_at<std::byte>(slot * job.slot_bytes), piece.data, piece.bytes, full);
+  if (piece.scales)
+    sm90::bulk_copy_once(shared_at<float2>(job.scales) + slot * most_piece_runs, piece.scales,
+                         piece.scale_bytes(), full);
+}
+
+// A lane's part of the row for a run, and a whole run's sum. All loads come first: there are too
+// few warps to hide one behind the other.
+struct RunFragments {
+  uint4 words[run_tiles][2];
+
+  __device__ void load(const std::byte* x) {
+#pragma unroll
+    for (int tile = 0; tile < run_tiles; ++tile)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        words[tile][i] = reinterpret_cast<const uint4*>(x + tile * 128)[i];
+  }
+};
+template <PackedFormat format>
+__device__ inline void add_whole_run(float (&c)[4], const std::byte* data, const RunFragments& b,
+                                     int lane) {
+  LaneTile<format> weights[run_tiles];
+#pragma unroll
+  for (int tile = 0; tile < run_tiles; ++tile)
+    weights[tile].load(data + tile * tile_bytes(format), lane);
+#pragma unroll
+  for (int tile = 0; tile < run_tiles; ++tile)
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      Pair a[4];
+      weights[tile].fragment(step, a);
+      const uint4& words = b.words[tile][step / 2];
+      multiply_add(c, a, step % 2 == 0 ? words.x : words.z, step % 2 == 0 ? words.y : words.w);
+    }
+}
+
+template <PackedFormat format>
+__device__ inline void add_run(float (&c)[4], const std::byte* data, const std::byte* x, int tiles,
+                               int lane) {
+  constexpr int bytes = static_cast<int>(tile_bytes(format));
+#pragma unroll
+  for (int tile = 0; tile < run_tiles; ++tile)
+    if (tile < tiles) add_tile<format>(c, data + tile * bytes, x + tile * 128, lane);
+}
+
+// The bf16 rows of few_rows::stage_values(), for one.
+__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks) {
+  for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
+       chunk += static_cast<int>(blockDim.x)) {
+    const uint4 v = __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk);
+    store_chunk(x, chunk, {v.x, v.y, v.z, v.w});
+  }
+}
+
+// main: the format of all weights, apart from some in bf16.
+template <PackedFormat main>
+__global__ void __launch_bounds__(most_warps* warp_lanes, 2)
+    row_kernel(const __grid_constant__ RowJob job) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  const int warp = thread / warp_lanes, lane = thread % warp_lanes;
+  const int warps = static_cast<int>(blockDim.x) / warp_lanes;
+  auto* const full = shared_at<sm90::Barrier>(job.full);
+  auto* const empty = shared_at<sm90::Barrier>(job.empty);
+  auto* const pieces = shared_at<Piece>(job.pieces);
+  auto* const counts = shared_at<PieceCounts>(job.counts);
+  if (warp == 0) {
+    const PieceCounts found = list_pieces(job, pieces, lane);
+    if (lane == 0) *counts = found;
+  } else if (thread == warp_lanes) {
+#pragma unroll 1
+    for (int slot = 0; slot < job.slots; ++slot) {
+      sm90::set_up(full + slot, 1);
+      sm90::set_up(empty + slot, static_cast<uint32_t>(warps));
+    }
+    sm90::publish_barriers();
+  }
+  __syncthreads();
+  // A warp a copy: to queue one takes a thread half a microsecond.
+  if (lane == 0 && warp < min(counts->all, job.slots)) issue(job, pieces[warp], warp);
+  auto* const x = shared_at<std::byte>(job.x);
+  const StagedRows staged{x, shared_at<float>(job.norm), 0, 1, job.column_tiles, job.columns};
+  QuickNorm quick;
+  if (job.input.residual) quick.load_weight(job.input, staged);
+  // Behind the last product a thread makes an output.
+  const int mine = thread / strip_rows;
+  const int output_strip = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
+  const bool stores = mine < most_strips && output_strip < job.strips;
+  const StreamedWeight& out = weight_of(job, stores ? output_strip : 0);
+  const int output = (output_strip - out.first_strip) * strip_rows + thread % strip_rows;
+  const bool inside = stores && output < out.rows;
+  auto* const sums = shared_at<float>(job.sums);
+
+#pragma unroll 1
+  for (int round = 0; round < 2; ++round) {
+    const bool rehearsal = round == 0;
+    if (!rehearsal) {
+      let_next_kernel_start();
+      wait_for_earlier_kernels();
+    }
+    float before = 0;
+    if (inside && out.store == StreamStore::add_f32)
+      before = __ldcg(static_cast<const float*>(out.y) + output);
+    if (job.input.residual)
+      quick.stage(job.input, staged, job.input.normed && blockIdx.x == 0 && !rehearsal);
+    else
+      stage_row(job.input, x, job.column_tiles * 8);
+    __syncthreads();
+
+    Place slot;
+    const int most = !rehearsal ? most_pieces : warp < rehearsing_warps ? 1 : 0;
+    const int count = min(counts->all, most), alike = min(counts->alike, most);
+    // Gives a slot back; one warp fills it again.
+    const auto release = [&](int i, const Place& of) {
+      if (i + job.slots >= count || rehearsal) return;
+      __syncwarp();
+      if (lane != 0) return;
+      sm90::arrive(empty + of.at);
+      if (warp != (i & (warps - 1))) return;
+      sm90::wait(empty + of.at, of.parity);
+      issue(job, pieces[i + job.slots], of.at);
+    };
+    int i = 0;
+    if constexpr (main != PackedFormat::bf16) {
+      const std::byte* const row = x + warp * run_tiles * 128 + lane % 4 * 32;
+      const std::byte* const own = shared_at<std::byte>(warp * run_bytes(main));
+      const auto* const scales = shared_at<float2>(job.scales) + warp;
+      float* to = sums + warp * strip_rows + lane / 4;
+      const int row_bytes = job.column_tiles * 128;
+      const bool stays = job.runs == most_piece_runs;  // the warp's part of the row
+      RunFragments b;
+      b.load(row);
+#pragma unroll 1
+      for (int at = 0; i < alike; ++i) {
+        if (!stays) {
+          b.load(row + at);
+          at += most_piece_runs * run_tiles * 128;
+          if (at == row_bytes) at = 0;
+        }
+        if (!rehearsal) sm90::wait(full + slot.at, slot.parity);
+        float c[4] = {};
+        add_whole_run<main>(c, own + slot.at * job.slot_bytes, b, lane);
+        if constexpr (main == PackedFormat::f8) {
+          const float2 scale = scales[slot.at * most_piece_runs];
+          c[0] *= scale.x;
+          c[2] *= scale.y;
+        }
+        if (lane % 4 == 0) {
+          to[0] = c[0];
+          to[8] = c[2];
+        }
+        to += most_piece_runs * strip_rows;
+        release(i, slot);
+        slot.advance(job.slots);
+      }
+    }
+#pragma unroll 1
+    for (; i < count; ++i) {
+      const Piece& piece = pieces[i];
+      // The warp's run. warps: a power of two, no fewer than a piece's runs.
+      const int first = piece.first, run = first + ((warp - first) & (warps - 1));
+      if (!rehearsal) sm90::wait(full + slot.at, slot.parity);
+      if (run < piece.end) {
+        const std::byte* data = shared_at<std::byte>(slot.at * job.slot_bytes);
+        const std::byte* row = x + run * run_tiles * 128 + lane % 4 * 32;
+        const int tiles = job.column_tiles - run * run_tiles;
+        float c[4] = {};
+        if (main != PackedFormat::bf16 && !piece.is_bf16)
+          add_run<main>(c, data + (run - first) * run_bytes(main), row, tiles, lane);
+        else
+          add_run<PackedFormat::bf16>(c, data + (run - first) * run_bytes(PackedFormat::bf16), row,
+                                      tiles, lane);
+        if (main == PackedFormat::f8 && !piece.is_bf16) {
+          const float2 scale =
+              shared_at<float2>(job.scales)[slot.at * most_piece_runs + run - first];
+          c[0] *= scale.x;
+          c[2] *= scale.y;
+        }
+        if (lane % 4 == 0) {
+          float* to = sums + (piece.order * job.runs + run) * strip_rows + lane / 4;
+          to[0] = c[0];
+          to[8] = c[2];
+        }
+      }
+      release(i, slot);
+      slot.advance(job.slots);
+    }
+    __syncthreads();
+    float total = 0;
+    const float* from = sums + mine * job.runs * strip_rows + thread % strip_rows;
+    if (stores && !(rehearsal && warp > 0)) {
+#pragma unroll 2
+      for (int run = 0; run < job.runs; run += part_runs) {
+        float part = 0;
+#pragma unroll
+        for (int j = 0; j < part_runs; ++j)
+          if (run + j < job.runs) part += from[(run + j) * strip_rows];
+        total += part;
+      }
+    }
+    if (inside && !rehearsal) {
+      if (out.store == StreamStore::bf16)
+        static_cast<Bf16*>(out.y)[output] = __bfloat16_as_ushort(__float2bfloat16_rn(total));
+      else
+        static_cast<float*>(out.y)[output] = out.store == StreamStore::f32 ? total : before + total;
+    }
+  }
+}
+
+// --- The launch --------------------------------------------------------------------------------
+
+void lay_out(RowJob& job) {
+  int end = job.slots * job.slot_bytes;
+  const auto take = [&end](int bytes) {
+    const int begin = end;
+    end += (bytes + 15) / 16 * 16;
+    return begin;
+  };
+  job.x = take(job.column_tiles * 128);
+  job.sums = take(most_strips * job.runs * strip_rows * static_cast<int>(sizeof(float)));
+  job.norm = take(norm_floats * static_cast<int>(sizeof(float)));
+  job.scales = take(job.slots * most_piece_runs * static_cast<int>(sizeof(float2)));
+  job.pieces = take(most_pieces * static_cast<int>(sizeof(Piece)));
+  job.counts = take(static_cast<int>(sizeof(PieceCounts)));
+  job.full = take(job.slots * static_cast<int>(sizeof(sm90::Barrier)));
+  job.empty = take(job.slots * static_cast<int>(sizeof(sm90::Barrier)));
+  job.bytes = end;
+}
+
+template <PackedFormat main>
+void launch(cudaStream_t stream, const RowJob& job) {
+  check_cuda(cudaFuncSetAttribute(row_kernel<main>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared),
+             "cudaFuncSetAttribute");
+  const int warps = job.runs > least_warps ? most_warps : least_warps;
+  launch_overlapped("stream_matmul_row", row_kernel<main>,
+                    dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
+                    dim3(static_cast<unsigned>(warps * warp_lanes)), static_cast<size_t>(job.bytes),
+                    stream, job);
+}
+
+}  // namespace
+
+bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const StreamProduct* products,
+                       int count) {
+  RowJob job{};
+  job.input = input;
+  job.columns = static_cast<int>(products[0].weight.columns);
+  job.products = count;
+  job.strips = list_products(products, count, job.product);
+  job.column_tiles = static_cast<int>(products[0].weight.column_tiles());
+  job.runs = (job.column_tiles + run_tiles - 1) / run_tiles;
+  PackedFormat main = PackedFormat::bf16;
+  for (int i = 0; i < count; ++i) {
+    const PackedFormat format = products[i].weight.format;
+    if (format == PackedFormat::bf16) continue;
+    if (main != PackedFormat::bf16 && main != format) return false;
+    main = format;
+  }
+  const int share = (job.strips + multiprocessors() - 1) / multiprocessors();
+  if (share > most_strips || job.columns % 4 != 0) return false;
+  if (input.residual && job.columns > QuickNorm::shares * 4 * norm_floats) return false;
+  // A strip's scales start at multiples of 16 bytes.
+  if (main == PackedFormat::f8 && job.runs % 2 != 0) return false;
+  job.slot_bytes = std::min(job.runs, main == PackedFormat::bf16 ? least_warps : most_piece_runs) *
+                   run_bytes(main);
+  job.slot_bytes = std::max(job.slot_bytes, run_bytes(PackedFormat::bf16));
+  job.bf16_piece_runs = std::min(least_warps, job.slot_bytes / run_bytes(PackedFormat::bf16));
+  const int pieces = share * ((job.runs + job.bf16_piece_runs - 1) / job.bf16_piece_runs);
+  if (pieces > most_pieces) return false;
+  for (job.slots = std::min(most_slots, pieces); job.slots > 0; --job.slots) {
+    lay_out(job);
+    if (job.bytes <= shared_budget) break;
+  }
+  if (job.slots < std::min(2, pieces)) return false;
+  switch (main) {
+    case PackedFormat::bf16:
+      launch<PackedFormat::bf16>(stream, job);
+      break;
+    case PackedFormat::f8:
+      launch<PackedFormat::f8>(stream, job);
+      break;
+    case PackedFormat::q4:
+      launch<PackedFormat::q4>(stream, job);
+  }
+  return true;
+}
+
+}  // namespace qnext::ops::cuda

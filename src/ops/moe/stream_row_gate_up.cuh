@@ -1,0 +1,297 @@
+// act = silu(gate n) * up n for one row's experts. The time is that of instructions and of
+// latencies one behind the other more than of memory (see stream_row_sm90.cu); so:
+//
+//   a block's units (an expert's strip of 8 gate and 8 up rows) come in pieces, one copy each; 16
+//   warps take two tiles each of a piece, half a chunk of expert_chunks.cuh, and one barrier at the
+//   very end separates the products from their sums;
+//   copies are queued as soon as the ids are known, before weights of slots are made of logits;
+//   there is a rehearsal (rehearsal_cuda.cuh).
+//
+// Sums have the order of stream_gate_up.cuh.
+#pragma once
+
+#include "ops/launch_cuda.cuh"
+#include "ops/moe/stream_experts_task.cuh"
+#include "ops/rehearsal_cuda.cuh"
+
+namespace qnext::ops::cuda {
+
+constexpr int row_expert_warps = 16;  // 64 registers each, so that another kernel's block fits
+constexpr int row_expert_threads = row_expert_warps * warp_lanes;
+static_assert(row_expert_threads == choosing_threads);
+constexpr int half_tiles = chunk_tiles / 2;
+
+template <PackedFormat format>
+struct RowGateUpMemory {
+  static constexpr int half_bytes = half_tiles * static_cast<int>(tile_bytes(format));
+  static constexpr int halves = format == PackedFormat::bf16 ? 8 : 16;  // of a piece, at most
+  static constexpr int depth = format == PackedFormat::q4 ? 5 : 3;
+  static constexpr bool scaled = format == PackedFormat::f8;
+
+  struct alignas(128) Slot {
+    std::byte data[halves * half_bytes];
+    float2 scale[halves];  // f8: of each half's upper and lower rows
+  };
+  Slot* slots;     // [depth]
+  std::byte* x;    // bf16 [column_tiles][64], in the order of B fragments
+  float* partial;  // [units of a block][halves of a strip][tile_rows]
+  RouteScratch* scratch;
+  int32_t* ids;    // [slots]
+  float* weights;  // [slots]
+  sm90::Barrier *full, *empty;
+
+  __host__ __device__ RowGateUpMemory(Carver& carver, const ExpertsTask& task) {
+    slots = carver.take<Slot>(depth);
+    x = carver.take<std::byte>(task.gate_up.column_tiles * 128);
+    partial = carver.take<float>(int64_t{task.row_units} * halves_of(task) * tile_rows);
+    scratch = carver.take<RouteScratch>(1);
+    ids = carver.take<int32_t>(task.slots);
+    weights = carver.take<float>(task.slots);
+    full = carver.take<sm90::Barrier>(depth);
+    empty = carver.take<sm90::Barrier>(depth);
+  }
+  static __host__ __device__ int32_t halves_of(const ExpertsTask& task) {
+    return (task.gate_up.column_tiles + half_tiles - 1) / half_tiles;
+  }
+};
+
+// A block's pieces in turn: which unit, and which of its halves of chunks.
+template <PackedFormat format>
+struct GateUpPiece {
+  using Memory = RowGateUpMemory<format>;
+  const ExpertsTask& task;
+  int32_t order = 0;  // of the unit in the block
+  int32_t first = 0;  // half
+
+  __device__ explicit GateUpPiece(const ExpertsTask& task_) : task(task_) {}
+  __device__ int32_t unit() const { return static_cast<int32_t>(blockIdx.x + order * gridDim.x); }
+  __device__ int32_t count() const { return min(Memory::halves, Memory::halves_of(task) - first); }
+  __device__ void next() {
+    first += Memory::halves;
+    if (first < Memory::halves_of(task)) return;
+    first = 0;
+    ++order;
+  }
+  // By one thread; ids: of the slots, in order.
+  __device__ void issue(const Memory& memory, int slot) const {
+    const ExpertMatrices& matrices = task.gate_up;
+    const Unit at = unit_at(unit(), matrices);
+    const auto shared = int32_t{task.routing.shared};
+    const int32_t expert = at.group < shared ? task.experts - 1 : memory.ids[at.group - shared];
+    const int32_t tiles = min(count() * half_tiles, matrices.column_tiles - first * half_tiles);
+    const auto bytes = static_cast<uint32_t>(tiles * static_cast<int>(tile_bytes(format)));
+    const uint32_t scale_bytes =
+        Memory::scaled ? static_cast<uint32_t>(count()) * sizeof(float2) : 0;
+    sm90::arrive_expecting(memory.full + slot, bytes + scale_bytes);
+    sm90::bulk_copy_once(memory.slots[slot].data,
+                         matrices.tiles + expert * matrices.expert_bytes +
+                             int64_t{at.strip} * matrices.strip_bytes + first * Memory::half_bytes,
+                         bytes, memory.full + slot);
+    if constexpr (Memory::scaled)
+      sm90::bulk_copy_once(memory.slots[slot].scale,
+                           matrices.scales + expert * matrices.expert_scales +
+                               at.strip * matrices.strip_scales + 2 * first,
+                           scale_bytes, memory.full + slot);
+  }
+};
+
+// A lane's fragments of one tile of the row.
+__device__ inline void load_fragments(const std::byte* x, int32_t tile, Pair (&b)[8]) {
+  const auto* from = reinterpret_cast<const uint4*>(x + tile * 128 + threadIdx.x % 4 * 32);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint4 words = from[i];
+    b[4 * i] = words.x;
+    b[4 * i + 1] = words.y;
+    b[4 * i + 2] = words.z;
+    b[4 * i + 3] = words.w;
+  }
+}
+
+// What half a chunk adds to a chunk's sum: outputs lane / 4 and lane / 4 + 8 of the row. b: of its
+// tiles. All loads come first: there are too few warps to hide one behind the other.
+template <PackedFormat format>
+__device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_tiles][8],
+                                  int32_t tiles, const float2& scale) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  float c[half_tiles][4] = {};
+  if (tiles >= half_tiles) {
+    LaneTile<format> weights[half_tiles];
+#pragma unroll
+    for (int i = 0; i < half_tiles; ++i) weights[i].load(data + i * tile_bytes(format), lane);
+#pragma unroll
+    for (int step = 0; step < 4; ++step)
+#pragma unroll
+      for (int i = 0; i < half_tiles; ++i) {
+        Pair a[4];
+        weights[i].fragment(step, a);
+        multiply_add(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
+      }
+  } else {
+    multiply_tile<format>(data, b[0], c[0]);
+  }
+  float2 sum{c[0][0] + c[1][0], c[0][2] + c[1][2]};
+  if constexpr (format == PackedFormat::f8) {
+    sum.x *= scale.x;
+    sum.y *= scale.y;
+  }
+  return sum;
+}
+
+// The sum over a unit's halves of chunks for one output: chunks w, w + expert_warps, ... together,
+// then those of all w.
+__device__ inline float unit_sum(const float* halves, int32_t count) {
+  float sum = 0;
+#pragma unroll
+  for (int32_t w = 0; w < expert_warps; ++w) {
+    const auto chunk = [&](int32_t half) {
+      const float first = half < count ? halves[half * tile_rows] : 0.0f;
+      return first + (half + 1 < count ? halves[(half + 1) * tile_rows] : 0.0f);
+    };
+    float chunks = chunk(2 * w);
+#pragma unroll 1
+    for (int32_t half = 2 * (w + expert_warps); half < count; half += 2 * expert_warps)
+      chunks += chunk(half);
+    sum = w == 0 ? chunks : sum + chunks;
+  }
+  return sum;
+}
+
+template <PackedFormat format>
+__global__ void __launch_bounds__(row_expert_threads, 2)
+    row_gate_up_kernel(const __grid_constant__ ExpertsTask task) {
+  using Memory = RowGateUpMemory<format>;
+  extern __shared__ __align__(128) std::byte bytes[];
+  Carver carver(bytes);
+  const Memory memory(carver, task);
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int warp = thread / warp_lanes, lane = thread % warp_lanes;
+  const Routing& routing = task.routing;
+  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
+                       routing.renormalize, routing.shared};
+  const int32_t strips = task.gate_up.strips, tiles = task.gate_up.column_tiles;
+  if (thread == 0) {
+#pragma unroll 1
+    for (int slot = 0; slot < Memory::depth; ++slot) {
+      sm90::set_up(memory.full + slot, 1);
+      sm90::set_up(memory.empty + slot, row_expert_warps);
+    }
+    sm90::publish_barriers();
+  }
+  GateUpPiece<format> feed(task);  // the next one to be queued, behind those that fill the ring
+#pragma unroll 1
+  for (int i = 0; i < Memory::depth; ++i) feed.next();
+  __syncthreads();
+#pragma unroll 1
+  for (int round = 0; round < 2; ++round) {
+    const bool rehearsal = round == 0;
+    if (!rehearsal) {
+      wait_for_earlier_kernels();
+      let_next_kernel_start();
+    }
+    uint4 row{};
+    if (thread < tiles * 8) row = __ldcg(reinterpret_cast<const uint4*>(task.normed) + thread);
+    const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
+    const float largest =
+        choose_with_block(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+    if (thread < tiles * 8) {
+      auto* to = reinterpret_cast<uint32_t*>(memory.x + thread / 8 * 128 + thread % 8 * 4);
+      to[0] = row.x;
+      to[8] = row.y;
+      to[16] = row.z;
+      to[24] = row.w;
+    }
+    __syncthreads();
+    // The shared expert's pieces, of which nothing has to be known, come first. A warp a copy: to
+    // queue one takes a thread half a microsecond.
+    const int32_t end = strips * task.slots, known = routing.shared ? strips : 0;
+    if (lane == 0 && warp < Memory::depth) {
+      GateUpPiece<format> piece(task);
+#pragma unroll 1
+      for (int i = 0; i < warp; ++i) piece.next();
+      if (piece.unit() < end && (piece.unit() < known) == rehearsal) piece.issue(memory, warp);
+    }
+    if (warp == 0 && blockIdx.x == 0 && !rehearsal) {
+      __syncwarp();
+      finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
+      __syncwarp();
+      if (lane < task.slots) {
+        routing.ids[lane] = memory.ids[lane];
+        routing.weights[lane] = memory.weights[lane];
+        if (routing.chosen) routing.chosen[memory.ids[lane]] = 1;
+      }
+    }
+    const int32_t halves = Memory::halves_of(task);
+    GateUpPiece<format> piece(task);
+    sm90::Place slot;
+    const bool stays = halves == Memory::halves;  // the warp's part of the row
+    Pair b[half_tiles][8];
+    const auto load_row = [&](int32_t half) {
+#pragma unroll
+      for (int i = 0; i < half_tiles; ++i)
+        load_fragments(memory.x, min(half * half_tiles + i, tiles - 1), b[i]);
+    };
+    load_row(min(warp, halves - 1));
+#pragma unroll 1
+    for (int turn = 0; rehearsal ? turn == 0 && warp < rehearsing_warps : piece.unit() < end;
+         ++turn, piece.next()) {
+      if (!rehearsal) sm90::wait(memory.full + slot.at, slot.parity);
+      const typename Memory::Slot& from = memory.slots[slot.at];
+      const int32_t half = (warp - piece.first) & (row_expert_warps - 1);
+      if (half < piece.count()) {
+        if (!stays) load_row(piece.first + half);
+        const float2 sum = half_sum<format>(from.data + half * Memory::half_bytes, b,
+                                            tiles - (piece.first + half) * half_tiles,
+                                            Memory::scaled ? from.scale[half] : float2{});
+        float* to =
+            memory.partial + (piece.order * halves + piece.first + half) * tile_rows + lane / 4;
+        if (lane % 4 == 0) {
+          to[0] = sum.x;
+          to[8] = sum.y;
+        }
+      }
+      if (!rehearsal && feed.unit() < end) {
+        __syncwarp();
+        if (lane == 0) {
+          sm90::arrive(memory.empty + slot.at);
+          if (warp == (turn & (row_expert_warps - 1))) {
+            sm90::wait(memory.empty + slot.at, slot.parity);
+            feed.issue(memory, slot.at);
+          }
+        }
+        feed.next();
+      }
+      slot.advance(Memory::depth);
+    }
+    __syncthreads();
+    // A thread a sum; those of gate take up's from their neighbours, and have a value of act.
+#pragma unroll 1
+    for (int32_t at = thread;
+         at / warp_lanes * warp_lanes < (rehearsal ? 1 : task.row_units * tile_rows);
+         at += row_expert_threads) {
+      const auto order = static_cast<int32_t>(at / tile_rows);
+      const auto unit = static_cast<int32_t>(blockIdx.x + order * gridDim.x);
+      const bool valid = order < task.row_units && unit < strips * task.slots;
+      const auto column = static_cast<int32_t>(at % tile_rows);
+      const float sum =
+          valid ? unit_sum(memory.partial + order * halves * tile_rows + column, halves) : 0.0f;
+      const float up = __shfl_down_sync(whole_warp, sum, 8);
+      const float value = silu(sum) * up;
+      if (!valid || column >= 8 || rehearsal) continue;
+      const Unit own = unit_at(unit, task.gate_up);
+      const int32_t pair = !routing.shared  ? own.group
+                           : own.group == 0 ? task.slots - 1
+                                            : own.group - 1;
+      Bf16* act = task.act + pair * task.act_stride;
+      act[act_place(own.strip, column)] = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+      // Columns that pad the last tile are zeros, not what lay there.
+      const int32_t padded = own.strip == strips - 1 ? (strips + 7) / 8 * 8 : 0;
+#pragma unroll 1
+      for (int32_t strip = own.strip + 1; strip < padded; ++strip)
+        act[act_place(strip, column)] = 0;
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace qnext::ops::cuda
