@@ -93,6 +93,27 @@ TEST_F(Quantize, PutsEveryValueWhereThePublishedConverterDoes) {
   }
 }
 
+// The reference's own file, made elsewhere; it has no MTP head.
+TEST_F(Quantize, GivesTheTensorsOfTheReferencesFile) {
+  const std::string folder = QNEXT_SOURCE_DIR "/tests/data/g2-heads";
+  const Checkpoint checkpoint(folder);
+  quantize(load_config(folder), checkpoint, false, {}, path(), {.type = DType::f32});
+  const GgufFiles expected(folder + "/model-f32.gguf"), found(path());
+  ASSERT_EQ(found.tensors().size(), expected.tensors().size());
+  for (const StoredTensor& tensor : expected.tensors()) {
+    const StoredTensor* same = found.find(tensor.name);
+    ASSERT_NE(same, nullptr) << tensor.name;
+    EXPECT_EQ(same->shape, tensor.shape) << tensor.name;
+    const std::vector<float> values = widened(*same), others = widened(tensor);
+    if (!tensor.name.ends_with("ssm_a")) {
+      EXPECT_EQ(values, others) << tensor.name;
+    }
+    // The exp() of two libraries, each within a unit in the last place.
+    for (size_t i = 0; i < values.size(); ++i)
+      ASSERT_NEAR(values[i], others[i], 0x1p-22f * std::abs(others[i])) << tensor.name;
+  }
+}
+
 TEST_F(Quantize, ReadsFp8WithItsScales) {
   make(sizes(), DType::f8_e4m3);
   write({.type = DType::f32});
