@@ -17,7 +17,7 @@ else
   build_packages+=(libboost-dev)
 fi
 test_packages=(
-  git libgtest-dev libgmock-dev libbenchmark-dev xz-utils
+  git python3-venv libgtest-dev libgmock-dev libbenchmark-dev xz-utils
   clang libclang-rt-dev clang-tidy clang-format-14
 )
 

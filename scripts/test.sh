@@ -2,6 +2,7 @@
 # Everything that must hold, from a fresh machine: installs what is missing, then
 #   format    clang-format has nothing to change
 #   release   optimised build, all tests
+#   clients   the openai package drives qnext serve, where pip can install it
 #   dev       AddressSanitizer and UndefinedBehaviorSanitizer, all tests
 #   tsan      ThreadSanitizer, the tests of what runs on several threads
 #   tidy      clang-tidy finds nothing
@@ -12,7 +13,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(format release dev tsan tidy cuda fuzz)
+stages=(format release clients dev tsan tidy cuda fuzz)
 if [[ $# -gt 0 ]]; then
   stages=("$@")
 fi
@@ -67,6 +68,16 @@ stage_format() {
 
 stage_release() {
   build release -DQNEXT_TESTS=ON -DQNEXT_BENCHMARKS=ON && run_tests build/release
+}
+
+stage_clients() {
+  local folder=build/venv
+  "$folder/bin/python" -c 'import openai' 2>/dev/null ||
+    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet openai; } || {
+    echo "the openai package cannot be installed here: skipped"
+    return
+  }
+  build release -- qnext && "$folder/bin/python" tests/openai_client.py build/release/qnext
 }
 
 stage_dev() {

@@ -234,6 +234,7 @@ class Twins {
     expect(model.lm_head, tied ? "model.embed_tokens.weight" : "lm_head.weight");
     const auto& delta = std::get<backend::GatedDeltaWeights>(model.layers.at(0).mixer);
     expect(delta.out.weight, "model.layers.0.linear_attn.out_proj.weight");
+    expect(delta.qkvz.weight, "model.layers.0.linear_attn.in_proj_qkvz.weight");
     const ops::GatedExpert& expert = model.layers.at(1).mlp.experts.at(2);
     expect(expert.gate, "model.layers.1.mlp.experts.2.gate_proj.weight");
     expect(expert.down, "model.layers.1.mlp.experts.2.down_proj.weight");
@@ -361,9 +362,16 @@ TEST(GgufLayouts, MixedTypes) {
   const StoredTensor& qkvz =
       twins.gguf().checkpoint.get("model.layers.0.linear_attn.in_proj_qkvz.weight");
   EXPECT_EQ(qkvz.stored_types(), (std::vector{DType::q5_k, DType::q4_k}));
+  EXPECT_EQ(qkvz.dtype, DType::q5_k);
   twins.expect_blocks_held();
   twins.expect_near_twin();
   twins.expect_same_bits(DType::q4_0, DType::q4_0);
+
+  // No block type holds these together: they become q8_0.
+  const auto apart = [](const std::string& name) {
+    return name.find("attn_gate") != std::string::npos ? DType::q5_k : DType::q6_k;
+  };
+  Twins({}, {}, apart).expect_near_twin();
 
   const auto floats = [](const std::string& name) {
     return name.find("attn_gate") != std::string::npos ? DType::f16 : DType::f32;

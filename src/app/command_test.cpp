@@ -218,6 +218,10 @@ TEST_F(Commands, InspectCountsWhatIsThere) {
   EXPECT_EQ(memory("kv_bytes", {"--kv", "q8_0"}) * 128, memory("kv_bytes", {}) * 34);
   EXPECT_LT(memory("weights_bytes", {"--quantize", "q4_0"}),
             memory("weights_bytes", {"--quantize", "q8_0"}));
+  // Rows that are no whole blocks of 256 become q8_0.
+  EXPECT_LT(memory("weights_bytes", {"--quantize", "q4_k"}),
+            memory("weights_bytes", {"--quantize", "q8_0"}));
+  EXPECT_EQ(run({"generate", "a", "--max-tokens", "2", "--quantize", "q5_k"}).status, 0);
 }
 
 TEST_F(Commands, SynthWritesWhatBenchAndInspectRead) {
@@ -271,7 +275,7 @@ TEST_F(Commands, BenchMeasuresEveryBatchAtEveryContext) {
 
 TEST_F(Commands, WhatOnlyGpusDoGetsOneLineOnTheCpu) {
   expect_error(run({"bench", "--weights", "random", "--layers", "4"}), "qnext synth");
-  expect_error(run({"bench", "--quantize", "f8"}), "q8_0 or q4_0");
+  expect_error(run({"bench", "--quantize", "f8"}), "q4_k or q4_0");
   expect_error(run({"generate", "x", "--kv", "f8"}), "--kv f8");
   expect_error(run({"generate", "x", "--state", "bf16"}), "--state");
   expect_error(

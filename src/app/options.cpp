@@ -36,6 +36,11 @@ CLI::Validator between(int64_t low, int64_t high) {
   return CLI::Range(low, high).description("");
 }
 
+// What --quantize takes. A GPU takes f8 and q4_0, the CPU all but f8.
+constexpr std::pair<const char*, DType> quantize_types[] = {
+    {"q8_0", DType::q8_0}, {"q6_k", DType::q6_k}, {"q5_k", DType::q5_k},
+    {"q4_k", DType::q4_k}, {"q4_0", DType::q4_0}, {"f8", DType::f8_e4m3}};
+
 DType cache_dtype(const std::string& name) {
   if (name == "f8") return DType::f8_e4m3;
   if (name == "q8_0") return DType::q8_0;
@@ -51,8 +56,9 @@ uint64_t random_seed() {
 
 std::optional<DType> MachineOptions::quantization() const {
   if (quantize.empty()) return std::nullopt;
-  if (quantize == "f8") return DType::f8_e4m3;
-  return quantize == "q8_0" ? DType::q8_0 : DType::q4_0;
+  for (const auto& [name, dtype] : quantize_types)
+    if (quantize == name) return dtype;
+  fail("--quantize {}: there is no such type", quantize);
 }
 
 DType MachineOptions::kv_dtype() const {
@@ -67,7 +73,8 @@ DType MachineOptions::activations_dtype() const {
 }
 
 std::optional<std::string> MachineOptions::why_not_on_cpu() const {
-  if (quantize == "f8") return "--quantize f8 is for GPUs, the CPU takes q8_0 or q4_0";
+  if (quantize == "f8")
+    return "--quantize f8 is for GPUs, the CPU takes q8_0, q6_k, q5_k, q4_k or q4_0";
   if (kv_type == "f8") return "--kv f8 is for GPUs, the CPU takes f32, bf16 or q8_0";
   if (state_type != "f32") return "--state " + state_type + " is for GPUs, the CPU takes f32";
   if (activations != "bf16") return "--activations " + activations + " is for GPUs";
@@ -76,7 +83,8 @@ std::optional<std::string> MachineOptions::why_not_on_cpu() const {
 }
 
 std::optional<std::string> MachineOptions::why_not_on_gpu() const {
-  if (quantize == "q8_0") return "--quantize q8_0 is for CPUs, a GPU takes q4_0 or f8";
+  if (!quantize.empty() && quantize != "q4_0" && quantize != "f8")
+    return "--quantize " + quantize + " is for CPUs, a GPU takes q4_0 or f8";
   if (kv_type == "q8_0") return "--kv q8_0 is for CPUs, a GPU takes bf16 or f8";
   return std::nullopt;
 }
@@ -141,8 +149,8 @@ void add_storage_options(CLI::App& command, MachineOptions& options) {
     return command.add_option(name, value, help)->group("Machine")->type_name("TYPE");
   };
   add("--quantize", options.quantize,
-      "hold weights as q8_0 or q4_0, on a GPU q4_0 or f8 [as stored]")
-      ->check(one_of({"q8_0", "q4_0", "f8"}));
+      "hold weights as q8_0, q6_k, q5_k, q4_k or q4_0, on a GPU q4_0 or f8 [as stored]")
+      ->check(one_of({"q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "f8"}));
   add("--kv,--kv-type", options.kv_type,
       "cached keys and values as f32, bf16, (CPU) q8_0 or (GPU) f8 [f32]")
       ->check(one_of({"f32", "bf16", "q8_0", "f8"}));

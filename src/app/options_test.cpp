@@ -89,6 +89,9 @@ TEST(MachineOptions, EachDeviceNamesWhatItCannotDo) {
     EXPECT_TRUE(gpu_only.why_not_on_cpu());
     EXPECT_FALSE(gpu_only.why_not_on_gpu());
   }
+  EXPECT_FALSE(with(&MachineOptions::quantize, "q4_k").why_not_on_cpu());
+  EXPECT_TRUE(with(&MachineOptions::quantize, "q4_k").why_not_on_gpu());
+  EXPECT_EQ(with(&MachineOptions::quantize, "q5_k").quantization(), DType::q5_k);
   EXPECT_EQ(with(&MachineOptions::quantize, "f8").quantization(), DType::f8_e4m3);
   EXPECT_EQ(with(&MachineOptions::kv_type, "f8").kv_dtype(), DType::f8_e4m3);
   EXPECT_EQ(with(&MachineOptions::state_type, "bf16").state_dtype(), DType::bf16);

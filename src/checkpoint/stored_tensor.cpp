@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -12,18 +11,11 @@ namespace qnext {
 
 namespace {
 
-// Copies `count` rows of a run, from its row `first` on, as `dtype`: the run's own, or f32.
+// `count` rows of a run, from its row `first` on, in `dtype`, which holds their values.
 void copy_run(const RowRun& run, int64_t first, int64_t count, size_t columns, DType dtype,
               std::byte* out) {
-  const size_t row_bytes = dtype_bytes(run.dtype, columns);
-  const std::byte* source = run.data + static_cast<size_t>(first) * row_bytes;
-  const auto rows = static_cast<size_t>(count);
-  if (run.dtype == dtype) {
-    std::memcpy(out, source, rows * row_bytes);
-    return;
-  }
-  QNEXT_CHECK(dtype == DType::f32);
-  convert_to_float(run.dtype, source, reinterpret_cast<float*>(out), rows * columns);
+  const std::byte* source = run.data + static_cast<size_t>(first) * dtype_bytes(run.dtype, columns);
+  convert(run.dtype, source, dtype, out, static_cast<size_t>(count) * columns);
 }
 
 }  // namespace

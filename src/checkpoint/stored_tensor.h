@@ -35,7 +35,7 @@ struct StoredTensor {
   size_t file = 0;    // Checkpoint::maps() index
   size_t offset = 0;  // of the data from the start of that file
   // A matrix whose rows another layout scatters: run after run they are its rows in order, and
-  // `data` is null. Where the runs differ in type, dtype is f32: what copy_rows() widens them to.
+  // `data` is null. Where the runs differ in type, dtype is one that holds the values of all.
   std::vector<RowRun> runs = {};
 
   int64_t elements() const;

@@ -145,7 +145,7 @@ class Mapper {
     StoredTensor& tensor = tensors_.emplace_back();
     tensor.name = spec.name;
     tensor.shape = spec.shape;
-    tensor.dtype = qkv.dtype == gate.dtype ? qkv.dtype : DType::f32;
+    tensor.dtype = common_dtype(qkv.dtype, gate.dtype);
     tensor.bytes = qkv.bytes + gate.bytes;
     tensor.file = qkv.file;
     tensor.offset = qkv.offset;

@@ -23,12 +23,14 @@ std::unique_ptr<Generation> start_chat(const json::Value& body, const std::strin
   if (tokens.empty()) fields.refuse("messages", "make an empty prompt");
   std::vector<engine::GenerationRequest> requests;
   add_choices(requests, settings, tokens, engine.options().max_context, "messages");
-  auto writer =
-      std::make_unique<ChatWriter>(ChatWriter::Options{.head = make_head("chatcmpl-", id, model.id),
-                                                       .stream = settings.stream,
-                                                       .include_usage = settings.include_usage,
-                                                       .logprobs = logprobs},
-                                   requests.size(), *model.tokenizer);
+  auto writer = std::make_unique<ChatWriter>(
+      ChatWriter::Options{.head = make_head("chatcmpl-", id, model.id),
+                          .stream = settings.stream,
+                          .include_usage = settings.include_usage,
+                          .logprobs = logprobs,
+                          .in_reasoning = prompt_opens_reasoning(prompt),
+                          .tools = read_tools(fields)},
+      requests.size(), *model.tokenizer);
   return std::make_unique<Generation>(
       engine.submit(std::move(requests), feed_options(settings.stream, logprobs)),
       std::move(writer), settings.stream, settings.choices);

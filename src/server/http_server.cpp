@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "server/access_log.h"
 #include "server/api.h"
+#include "text/utf8.h"
 
 namespace qnext::server {
 namespace {
@@ -197,8 +198,11 @@ class Session : public std::enable_shared_from_this<Session> {
   void read_head(const Parser& parser, Request& request) {
     const auto& head = parser.get();
     request.method = std::string(head.method_string());
-    const std::string target(head.target());
-    request.path = target.substr(0, target.find('?'));
+    // Any bytes may come; errors and log lines repeat them and are UTF-8.
+    const std::string_view target(head.target().data(), head.target().size());
+    utf8::StreamDecoder decoder;
+    decoder.push(target.substr(0, target.find('?')), request.path);
+    decoder.finish(request.path);
     request.authorization = std::string(head[http::field::authorization]);
     request.id = request_id(head["x-request-id"]);
     keep_alive_ = head.keep_alive();

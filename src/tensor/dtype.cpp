@@ -272,4 +272,28 @@ void convert_to_float(DType dtype, const void* source, float* out, size_t count)
   }
 }
 
+DType common_dtype(DType a, DType b) {
+  if (a == b) return a;
+  const bool are_k =
+      (a == DType::q4_k || a == DType::q5_k) && (b == DType::q4_k || b == DType::q5_k);
+  return are_k ? DType::q5_k : DType::f32;
+}
+
+void convert(DType from, const void* source, DType to, void* out, size_t count) {
+  if (from == to) {
+    std::memcpy(out, source, dtype_bytes(from, count));
+  } else if (to == DType::f32) {
+    convert_to_float(from, source, static_cast<float*>(out), count);
+  } else {
+    QNEXT_CHECK(from == DType::q4_k && to == DType::q5_k, "no conversion of {} to {}",
+                dtype_name(from), dtype_name(to));
+    for (size_t b = 0; b < count / super_block_values; ++b) {
+      BlockQ4_K block;
+      std::memcpy(&block, static_cast<const std::byte*>(source) + b * sizeof block, sizeof block);
+      const BlockQ5_K wider = as_q5_k(block);
+      std::memcpy(static_cast<std::byte*>(out) + b * sizeof wider, &wider, sizeof wider);
+    }
+  }
+}
+
 }  // namespace qnext

@@ -63,6 +63,13 @@ uint8_t float_to_f8_e4m3(float value);  // round to nearest even; beyond 448 sat
 // the values of a block.
 void convert_to_float(DType dtype, const void* source, float* out, size_t count);
 
+// The type in which values of either are held exactly, blocks if there is one: q4_k is q5_k with a
+// fifth bit of 0; else f32.
+DType common_dtype(DType a, DType b);
+// Converts to the type itself, to f32, or q4_k to q5_k: what common_dtype() gives. The values stay
+// the same; counts and alignment as above, but `out` fits f32 where that is the type.
+void convert(DType from, const void* source, DType to, void* out, size_t count);
+
 // One block of any block type, of any alignment, taken apart (tensor/blocks.h).
 struct BlockParts;
 void split_block(DType dtype, const void* source, BlockParts& parts);

@@ -1,5 +1,8 @@
 #include "tensor/super_blocks.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "tensor/dtype.h"
 
 namespace qnext {
@@ -112,6 +115,13 @@ void split(const BlockIQ4_XS& block, BlockParts& parts) {
     const uint8_t byte = block.qs[i / 32 * 16 + i % 16];
     return iq4_levels[i % 32 < 16 ? byte & 15 : byte >> 4];
   });
+}
+
+BlockQ5_K as_q5_k(const BlockQ4_K& block) {
+  BlockQ5_K wider{block.d, block.minimum, {}, {}, {}};
+  std::copy(std::begin(block.scales), std::end(block.scales), wider.scales);
+  std::copy(std::begin(block.qs), std::end(block.qs), wider.qs);
+  return wider;
 }
 
 }  // namespace qnext

@@ -97,4 +97,7 @@ void split(const BlockQ5_K& block, BlockParts& parts);
 void split(const BlockQ6_K& block, BlockParts& parts);
 void split(const BlockIQ4_XS& block, BlockParts& parts);
 
+// The same values.
+BlockQ5_K as_q5_k(const BlockQ4_K& block);
+
 }  // namespace qnext

@@ -13,7 +13,9 @@
 namespace qnext::backend {
 
 DType held_dtype(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize) {
-  if (quantizable && quantize && ops::can_pack(*quantize, matrix.shape[1])) return *quantize;
+  if (quantizable && quantize && is_block_quantized(*quantize))
+    for (const DType format : {*quantize, DType::q8_0})
+      if (ops::can_pack(format, matrix.shape[1])) return format;
   if (std::ranges::none_of(matrix.stored_types(), is_block_quantized)) return matrix.dtype;
   if (!quantizable) return DType::f32;
   return ops::can_pack(matrix.dtype, matrix.shape[1]) ? matrix.dtype : DType::q8_0;

@@ -82,9 +82,10 @@ struct ModelWeights {
   std::optional<MtpWeights> mtp;
 };
 
-// The type in which a matrix is held. `quantizable`: what --quantize may round. All types stay as
+// The type in which a matrix is held. `quantizable`: what --quantize may round, to blocks of
+// `quantize`, or where these do not fill its rows to q8_0, or not at all. Else all types stay as
 // stored, but for blocks where nothing may be rounded, which are widened to f32, and for rows in
-// blocks of several types, which become q8_0.
+// blocks of types that no block type holds exactly together, which become q8_0.
 DType held_dtype(const StoredTensor& matrix, bool quantizable, std::optional<DType> quantize);
 
 using Progress = std::function<void(size_t done, size_t total)>;

@@ -15,7 +15,7 @@ namespace qnext::backend {
 
 struct CpuOptions {
   int threads = 0;  // 0: one for each core that this process may run on
-  // Hold the matrices as q8_0 or q4_0 blocks, quantised at load. Router, gates, convolution and
+  // Hold the matrices in blocks of this type, quantised at load. Router, gates, convolution and
   // norms keep their type, and so does a matrix whose width is no multiple of 32. None: weights
   // are used where the file is mapped, in the type it stores; blocks become panels (held_dtype() of
   // backend/common/weights.h says of which type).

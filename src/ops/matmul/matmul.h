@@ -74,12 +74,14 @@ size_t packed_bytes(DType format, int64_t rows, int64_t columns);
 // Lays `source` (row-major f32, f16, bf16, f8_e4m3 or blocks of any type) out in panels of 16 rows
 // for the kernels, in blocks of `format`. Blocks that have the format already stay as they are, but
 // for a q8_0 block that holds -128, which no encoder writes and kernels do not take: it is encoded
-// anew. Everything else is quantised, to q8_0 or q4_0 and exactly as tensor/blocks.h encodes.
+// anew. Everything else is quantised: to q8_0 and q4_0 exactly as tensor/blocks.h encodes, to other
+// formats by the search of tensor/encode_row.h, which takes finite values only and is far slower.
 // Single threaded: the loader runs many at once. `packed` is 64-byte aligned and packed_bytes()
 // long.
 void pack_weights(const WeightMatrix& source, DType format, void* packed);
 
-// One row back as floats, exactly d * q: for embeddings, tests and error tables.
+// One row back as floats, exactly as convert_to_float() gives its blocks: for embeddings, tests and
+// error tables.
 void unpack_row(const WeightMatrix& weight, int64_t row, float* out);
 
 // --- The product -----------------------------------------------------------------------------

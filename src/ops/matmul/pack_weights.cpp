@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "base/cpu_features.h"
@@ -7,6 +8,7 @@
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/pack_blocks.h"
 #include "ops/matmul/panel_blocks.h"
+#include "tensor/encode_row.h"
 
 namespace qnext::ops {
 
@@ -24,6 +26,24 @@ void widen_row(const WeightMatrix& source, int64_t row, int64_t begin, int64_t c
   const int64_t runs = (source.columns + scale_block - 1) / scale_block;
   for (int64_t k = 0; k < count; ++k)
     out[k] *= source.block_scales[row / scale_block * runs + (begin + k) / scale_block];
+}
+
+// Formats that pack kernels do not encode to: row by row, by a search for the best scales.
+void encode_panels(const WeightMatrix& source, DType format, void* packed) {
+  const layout::Format& lies = panel_format(format);
+  const size_t block_bytes = block_layout(format).bytes;
+  std::memset(packed, 0, packed_bytes(format, source.rows, source.columns));
+  std::vector<float> values(static_cast<size_t>(source.columns));
+  std::vector<std::byte> blocks(dtype_bytes(format, values.size()));
+  for (int64_t row = 0; row < source.rows; ++row) {
+    widen_row(source, row, 0, source.columns, values.data());
+    encode_row(format, values.data(), nullptr, values.size(), blocks.data());
+    auto* panel = static_cast<uint8_t*>(packed) +
+                  row / layout::panel_rows * layout::panel_bytes(lies, source.columns);
+    for (int64_t b = 0; b < source.columns / lies.columns; ++b)
+      place_block(lies, blocks.data() + static_cast<size_t>(b) * block_bytes, b,
+                  row % layout::panel_rows, panel);
+  }
 }
 
 PackKernel pack_kernel(DType source) {
@@ -62,6 +82,8 @@ size_t packed_bytes(DType format, int64_t rows, int64_t columns) {
 void pack_weights(const WeightMatrix& source, DType format, void* packed) {
   QNEXT_CHECK(can_pack(format, source.columns), "{} columns as {}", source.columns,
               dtype_name(format));
+  if (source.dtype != format && format != DType::q8_0 && format != DType::q4_0)
+    return encode_panels(source, format, packed);
   if (is_block_quantized(source.dtype))
     return pack_blocks(source, format, pack_kernel(DType::f32), packed);
   const PackKernel pack = pack_kernel(source.dtype);

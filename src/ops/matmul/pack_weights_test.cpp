@@ -2,6 +2,7 @@
 
 #include "ops/matmul/test_matrices.h"
 #include "tensor/blocks.h"
+#include "tensor/encode_row.h"
 
 namespace qnext::ops {
 namespace {
@@ -89,9 +90,39 @@ INSTANTIATE_TEST_SUITE_P(SourcesFormatsIsas, PackWeightsTest,
                                   std::string(isa_name(std::get<2>(test.param)));
                          });
 
+TEST(PackWeightsBySearchTest, HoldsWhatTheEncoderGives) {
+  for (DType format : {DType::q4_k, DType::q5_k, DType::q6_k, DType::q4_1})
+    for (DType source : {DType::f32, DType::bf16, DType::f8_e4m3, DType::q8_0}) {
+      constexpr int64_t rows = 17, columns = 768;
+      const TestMatrix matrix = random_matrix(source, rows, columns, 3);
+      WeightMatrix view = matrix.view;
+      std::vector<float> decoded;
+      for (int64_t n = 0; n < rows; ++n) {
+        const std::vector<float> row = matrix.row(n);
+        decoded.insert(decoded.end(), row.begin(), row.end());
+      }
+      const std::vector<std::byte> published = stored(decoded, DType::f32);
+      if (is_block_quantized(source))
+        view = {DType::f32, rows, columns, published.data() + 1, nullptr};
+      AlignedBuffer packed = poisoned_workspace(packed_bytes(format, rows, columns));
+      pack_weights(view, format, packed.data());
+      std::vector<std::byte> blocks(dtype_bytes(format, columns));
+      for (int64_t n = 0; n < rows; ++n) {
+        encode_row(format, decoded.data() + n * columns, nullptr, columns, blocks.data());
+        std::vector<float> expected(columns), found = poisoned(columns);
+        convert_to_float(format, blocks.data(), expected.data(), columns);
+        unpack_row({format, rows, columns, packed.data(), nullptr}, n, found.data());
+        ASSERT_TRUE(same_bits(found, expected))
+            << dtype_name(source) << " as " << dtype_name(format);
+      }
+    }
+}
+
 TEST(CanPackTest, NeedsWholeBlocks) {
   EXPECT_TRUE(can_pack(DType::q4_0, 64));
   EXPECT_FALSE(can_pack(DType::q4_0, 63));
+  EXPECT_TRUE(can_pack(DType::q4_k, 512));
+  EXPECT_FALSE(can_pack(DType::q4_k, 288));
   EXPECT_FALSE(can_pack(DType::bf16, 64));
 }
 
