@@ -11,8 +11,8 @@
 //   pairs listed once for all blocks; each group of 8 rows goes through all strips,
 //   its weights kept in L2 if another group wants them; two units a barrier; the
 //   shared expert's rows while the list is made                                 294   485
-// The floor is 7.8, 260 and 362. A trace of the stages at one row shows what is left there:
-// warps that wait for their own instructions, and the two kernels' beginnings and ends.
+// The floor is 7.8, 260 and 362. One row has had kernels of its own since (stream_row_gate_up.cuh,
+// stream_row_down.cuh), measured in the whole model only: docs/performance.md.
 #include <algorithm>
 
 #include "base/cuda_error.h"
