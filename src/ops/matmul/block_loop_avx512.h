@@ -72,6 +72,36 @@ inline __m512 offset_of(const layout::ActivationBlock& x, int part) {
   return _mm512_mul_ps(_mm512_set1_ps(x.scale), _mm512_cvtepi32_ps(sum));
 }
 
+// The scale of run `part` of a step, and its minimum where there is one.
+struct Factors {
+  __m512 scale;
+  __m512 minimum;
+};
+
+template <typename Format>
+inline Factors factors_of(const Format& weights, int64_t run) {
+  if constexpr (Format::has_minimums)
+    return {weights.scale(run), weights.minimum(run)};
+  else
+    return {weights.scale(run), _mm512_setzero_ps()};
+}
+
+// Adds run `part` of 32 columns to the sum of one row of x.
+template <typename Format, int part>
+inline void add_run(const __m512i (&quants)[8], const layout::ActivationBlock& x,
+                    const Factors& factors, __m512& sum) {
+  constexpr int dwords = Format::run / 4;
+  __m512i dot = first_sum<Format>(x, part);
+#pragma GCC unroll 8
+  for (int j = 0; j < dwords; ++j)
+    dot = _mm512_dpbusd_epi32(dot, quants[part * dwords + j],
+                              broadcast(x.quants + 4 * (part * dwords + j)));
+  sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot),
+                        _mm512_mul_ps(factors.scale, _mm512_set1_ps(x.scale)), sum);
+  if constexpr (Format::has_minimums)
+    sum = _mm512_fmadd_ps(factors.minimum, offset_of<Format>(x, part), sum);
+}
+
 // One panel times `rows` rows of x from `row` on.
 template <typename Format, int rows>
 void multiply_panel(const MatmulTile& tile, int64_t n, int64_t row) {
@@ -103,27 +133,12 @@ void multiply_panel(const MatmulTile& tile, int64_t n, int64_t row) {
         prefetch(dwords + layout::dword_bytes * (step * lines + i));
       __m512i quants[8];
       weights.unpack(step, quants);
-      __m512 scales[runs], minimums[runs];
-#pragma GCC unroll 2
-      for (int part = 0; part < runs; ++part) {
-        scales[part] = weights.scale(step * runs + part);
-        if constexpr (Format::has_minimums) minimums[part] = weights.minimum(step * runs + part);
-      }
+      const Factors first = factors_of(weights, step * runs);
+      const Factors last = factors_of(weights, step * runs + runs - 1);
 #pragma GCC unroll 12
       for (int r = 0; r < rows; ++r) {
-        const layout::ActivationBlock& inputs = x[r][at];
-#pragma GCC unroll 2
-        for (int part = 0; part < runs; ++part) {
-          __m512i dot = first_sum<Format>(inputs, part);
-#pragma GCC unroll 8
-          for (int j = part * 8 / runs; j < (part + 1) * 8 / runs; ++j)
-            dot = _mm512_dpbusd_epi32(dot, quants[j], broadcast(inputs.quants + 4 * j));
-          sums[r] =
-              _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot),
-                              _mm512_mul_ps(scales[part], _mm512_set1_ps(inputs.scale)), sums[r]);
-          if constexpr (Format::has_minimums)
-            sums[r] = _mm512_fmadd_ps(minimums[part], offset_of<Format>(inputs, part), sums[r]);
-        }
+        add_run<Format, 0>(quants, x[r][at], first, sums[r]);
+        if constexpr (runs == 2) add_run<Format, 1>(quants, x[r][at], last, sums[r]);
       }
     }
   }
