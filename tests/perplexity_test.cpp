@@ -94,15 +94,15 @@ TEST(MeasuredPerplexity, MatchesTheOracle) {
 
 TEST(MeasuredPerplexity, IsTheSameWhateverTheChunkAndTheThreads) {
   const TestModel model(testing::tiny_shakespeare);
-  const std::vector<int32_t> tokens = random_tokens(model.config, 700);
-  ReadingOptions options{.context = 300, .stride = 100};
+  const std::vector<int32_t> tokens = random_tokens(model.config, 400);
+  ReadingOptions options{.context = 200, .stride = 90};
   ThreadPool one(1);
   ThreadPool three(3);
   const std::vector<double> whole =
       measure_perplexity(*model.backend(2), tokens, options, one).losses;
   EXPECT_EQ(measure_perplexity(*model.backend(3), tokens, options, three).losses, whole);
   for (const int32_t chunk : testing::on_cuda ? std::vector<int32_t>{64, 128, 1024}
-                                              : std::vector<int32_t>{1, 13, 64, 100, 1024}) {
+                                              : std::vector<int32_t>{13, 64, 100, 1024}) {
     options.chunk = chunk;
     EXPECT_EQ(measure_perplexity(*model.backend(2), tokens, options, three).losses, whole) << chunk;
   }
