@@ -115,6 +115,12 @@ class ClaimsToRound : public backend::Backend {
   void import_state(int32_t slot, std::span<const std::byte> in) override {
     inner_->import_state(slot, in);
   }
+  void export_page(int32_t page, std::span<std::byte> out) const override {
+    inner_->export_page(page, out);
+  }
+  void import_page(int32_t page, std::span<const std::byte> in) override {
+    inner_->import_page(page, in);
+  }
   void observe(backend::Observer* observer) override { inner_->observe(observer); }
   const backend::Traffic& traffic() const override { return inner_->traffic(); }
   double measure_read_bandwidth() override { return inner_->measure_read_bandwidth(); }
