@@ -48,9 +48,9 @@ class Generation : public ::testing::TestWithParam<testing::Way> {
   // The answers of all requests run together.
   static std::vector<Collector> run(backend::Backend& backend,
                                     const std::vector<GenerationRequest>& requests,
-                                    int32_t prefill_chunk = 512) {
+                                    int32_t prefill_chunk = 512, int64_t context = 512) {
     Engine engine(backend, tokenizer_,
-                  {.max_context = 1024,
+                  {.max_context = context,
                    .max_sequences = static_cast<int32_t>(requests.size()),
                    .prefill_chunk = prefill_chunk,
                    .max_speculation = 4,
@@ -152,7 +152,7 @@ TEST_P(Generation, SameTextBehindACachedPrefix) {
     turn.speculate = drafts;
     for (int i = 0; i < 4; ++i) {
       turns.push_back(turn);
-      afresh.push_back(std::move(run(*backend, {turn})[0]));
+      afresh.push_back(std::move(run(*backend, {turn}, 512, 1024)[0]));
       for (const ops::SampledToken& token : afresh.back().tokens)
         turn.prompt.push_back(token.token);
       for (const int32_t token : tokenizer_->encode("\n\nJULIET:\n")) turn.prompt.push_back(token);

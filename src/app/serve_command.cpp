@@ -159,7 +159,7 @@ void register_serve(CLI::App& app) {
   add("--log", options->log, "a line of JSON for each request; -: standard error [none]", "FILE");
   add_context_options(command, options->answer);
   add_machine_options(command, options->machine);
-  options->answer.cache_bytes = size_t{1} << 30;
+  options->answer.cache_bytes = size_t{4} << 30;
   add_cache_options(command, options->answer);
   on_run(command, [options] { return serve(*options); });
 }
