@@ -185,8 +185,7 @@ void write_random_checkpoint(const std::string& folder, json::Value config,
       declarations.push_back(tensors[i].declaration);
       weight_map.set(tensors[i].declaration.name, name);
     }
-    SafetensorsWriter writer((fs::path(folder) / name).string(), declarations,
-                             {{"format", "pt"}});
+    SafetensorsWriter writer((fs::path(folder) / name).string(), declarations, {{"format", "pt"}});
     for (size_t i = begins[shard]; i < begins[shard + 1]; ++i) {
       filler.write(writer, tensors[i]);
       done += tensors[i].declaration.bytes();
