@@ -19,7 +19,7 @@ if [[ $# -gt 0 ]]; then
 fi
 jobs=$(nproc)
 fuzz_seconds=5
-thread_tests=(engine_test server_test cpu_backend_test generation_test ops_matmul_test ops_moe_test)
+thread_tests=(base_test engine_test server_test cpu_backend_test generation_test ops_matmul_test ops_moe_test)
 # They judge numbers or a single thread at length, or formats that share the loops of others, and add
 # no way for threads to meet.
 thread_tests_left_out='LeavesTheDistributionUnchanged|Speculation\.|EngineProperties\.|AwkwardSizes'

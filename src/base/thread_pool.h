@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <type_traits>
@@ -56,6 +57,23 @@ class ThreadPool {
         body(begin, begin + grain < count ? begin + grain : count);
       }
     });
+  }
+
+  // The same for a body that may throw: the first exception ends the loop, but for ranges under
+  // way, and is thrown again here.
+  template <typename Body>
+  void parallel_try(int64_t count, int64_t grain, Body&& body) {
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure;
+    parallel_for(count, grain, [&](int64_t begin, int64_t end) {
+      if (failed.load(std::memory_order_relaxed)) return;
+      try {
+        body(begin, end);
+      } catch (...) {
+        if (!failed.exchange(true)) failure = std::current_exception();
+      }
+    });
+    if (failure) std::rethrow_exception(failure);
   }
 
  private:

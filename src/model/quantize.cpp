@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <span>
 
 #include "base/error.h"
@@ -103,15 +101,8 @@ class ChunkEncoder {
     bytes_.resize(static_cast<size_t>(count) * row_bytes_);
     losses_.assign(static_cast<size_t>(count), {});
     const int64_t grain = std::max<int64_t>(1, 16384 / rows_.columns());
-    pool_.parallel_for(count, grain, [&](int64_t begin, int64_t end) {
-      try {
-        encode_rows(first, begin, end);
-      } catch (...) {
-        const std::lock_guard lock(mutex_);
-        if (!fault_) fault_ = std::current_exception();
-      }
-    });
-    if (fault_) std::rethrow_exception(fault_);
+    pool_.parallel_try(count, grain,
+                       [&](int64_t begin, int64_t end) { encode_rows(first, begin, end); });
     for (const Loss& loss : losses_) {
       tensor.squared_error += loss.squared_error;
       tensor.squared_norm += loss.squared_norm;
@@ -158,8 +149,6 @@ class ChunkEncoder {
   size_t row_bytes_;
   std::vector<std::byte> bytes_;
   std::vector<Loss> losses_;
-  std::mutex mutex_;
-  std::exception_ptr fault_;
 };
 
 // Better said now than in an hour. Nothing where the system does not know.

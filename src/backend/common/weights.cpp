@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <mutex>
 #include <tuple>
 
@@ -55,26 +54,14 @@ class WeightBinder {
     for (const Job& job : jobs_) total += job.bytes();
     std::mutex mutex;
     size_t done = 0;
-    std::exception_ptr failure;
-    pool.parallel_for(static_cast<int64_t>(jobs_.size()), 1, [&](int64_t begin, int64_t end) {
+    pool.parallel_try(static_cast<int64_t>(jobs_.size()), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        {
-          const std::lock_guard lock(mutex);
-          if (failure) return;
-        }
-        std::exception_ptr thrown;
-        try {
-          run(jobs_[static_cast<size_t>(i)]);
-        } catch (...) {
-          thrown = std::current_exception();
-        }
+        run(jobs_[static_cast<size_t>(i)]);
         const std::lock_guard lock(mutex);
-        if (thrown && !failure) failure = thrown;
         done += jobs_[static_cast<size_t>(i)].bytes();
-        if (options_.progress && !failure) options_.progress(done, total);
+        if (options_.progress) options_.progress(done, total);
       }
     });
-    if (failure) std::rethrow_exception(failure);
   }
 
  private:
