@@ -53,7 +53,7 @@ struct EngineOptions {
   size_t cache_bytes = 0;
   // A folder for what leaves the cache (engine/prefix_store.h), and for all of it when the engine
   // ends; empty: none. The fingerprint stands for the model and for all that the bytes of pages and
-  // states depend on besides.
+  // states depend on besides; without a folder nobody asks for it.
   std::string cache_folder = {};
   size_t cache_folder_bytes = size_t{16} << 30;
   uint64_t cache_fingerprint = 0;

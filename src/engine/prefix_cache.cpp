@@ -45,8 +45,8 @@ PrefixCache::Path PrefixCache::path_of(std::span<const int32_t> prompt) const {
 }
 
 CachedPrefix PrefixCache::find(std::span<const int32_t> prompt) {
-  if (disk_) bring_back(prompt);
-  const Path path = path_of(prompt);
+  Path path = path_of(prompt);
+  if (disk_ && bring_back(prompt, path)) path = path_of(prompt);
   CachedPrefix found;
   if (!path.nodes.empty()) found.known_tokens = path.nodes.back()->depth;
   if (!path.snapshot) return found;

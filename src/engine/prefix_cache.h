@@ -129,7 +129,7 @@ class PrefixCache {
   // prefix_cache_disk.cpp
   bool spill(Node& node, bool wait);
   std::vector<Node*> unsaved() const;
-  void bring_back(std::span<const int32_t> prompt);
+  bool bring_back(std::span<const int32_t> prompt, const Path& path);
   bool read_pages(std::span<const int32_t> prompt, std::span<const int32_t> pages, int64_t known,
                   std::span<const PrefixStore::Segment> chain, StateBytes& state);
 

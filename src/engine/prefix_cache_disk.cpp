@@ -46,17 +46,17 @@ bool PrefixCache::spill(Node& node, bool wait) {
   return node.saved = disk_->store.put(std::move(draft), wait);
 }
 
-// Where the store has more of the prompt than the tree, the tree has it afterwards.
-void PrefixCache::bring_back(std::span<const int32_t> prompt) {
-  const Path path = path_of(prompt);
+// Where the store has more of the prompt than the tree, whose path this is, the tree has it
+// afterwards. False: the tree is as it was; true: it may be another, and the path with it.
+bool PrefixCache::bring_back(std::span<const int32_t> prompt, const Path& path) {
   const int64_t known = path.nodes.empty() ? 0 : path.nodes.back()->depth;
   const std::vector<PrefixStore::Segment> chain =
       disk_->store.find(prompt, path.snapshot ? path.snapshot->depth : 0, known);
-  if (chain.empty()) return;
+  if (chain.empty()) return false;
   const int64_t end = chain.back().tokens;
   const auto tokens = prompt.first(static_cast<size_t>(end));
   StateBytes state(disk_->backend.capabilities().slot_bytes);
-  if (!wants(tokens, state.size())) return;
+  if (!wants(tokens, state.size())) return false;
 
   // New pages are in step if all before them are; pages that are here keep what they have.
   bool mtp = known < end && path.mtp &&
@@ -77,6 +77,7 @@ void PrefixCache::bring_back(std::span<const int32_t> prompt) {
       keep(tokens, pages, std::move(state), mtp ? chain.back().mtp_next : no_token);
   }
   pages_.give_back(pages, 0);
+  return true;
 }
 
 // The pages behind `known` tokens, and the state at the chain's end. False: a file was damaged.

@@ -64,6 +64,16 @@ uint64_t checksum_of_file(Head head, std::span<const std::byte> behind_head) {
   return mix(checksum_of(std::as_bytes(std::span(&head, 1)))) ^ checksum_of(behind_head);
 }
 
+// Calls act(count, hash) for each prefix of whole pages.
+template <typename Act>
+void each_prefix(std::span<const int32_t> tokens, int64_t page_tokens, const Act& act) {
+  uint64_t hash = 0;
+  for (int64_t count = 1; count <= std::ssize(tokens); ++count) {
+    hash = extend(hash, tokens[static_cast<size_t>(count - 1)]);
+    if (count % page_tokens == 0) act(count, hash);
+  }
+}
+
 size_t token_bytes(int64_t tokens) {
   return (static_cast<size_t>(tokens) * sizeof(int32_t) + 7) / 8 * 8;
 }
@@ -174,13 +184,11 @@ std::vector<PrefixStore::Segment> PrefixStore::find(std::span<const int32_t> pro
                                                     int64_t longer_than, int64_t known_pages) {
   const std::lock_guard lock(mutex_);
   std::map<int64_t, Segment*> on_path;  // by tokens
-  uint64_t hash = 0;
-  for (int64_t i = 1; i < std::ssize(prompt); ++i) {
-    hash = extend(hash, prompt[static_cast<size_t>(i - 1)]);
-    if (i % limits_.page_tokens != 0) continue;
+  const auto all_but_a_row = prompt.first(prompt.empty() ? 0 : prompt.size() - 1);
+  each_prefix(all_but_a_row, limits_.page_tokens, [&](int64_t count, uint64_t hash) {
     const auto found = segments_.find(hash);
-    if (found != segments_.end() && found->second.tokens == i) on_path[i] = &found->second;
-  }
+    if (found != segments_.end() && found->second.tokens == count) on_path[count] = &found->second;
+  });
   for (auto deepest = on_path.rbegin(); deepest != on_path.rend(); ++deepest) {
     if (deepest->first <= longer_than) break;
     std::vector<Segment> chain;
@@ -211,14 +219,11 @@ void PrefixStore::touch(uint64_t hash) {
 int64_t PrefixStore::stored(std::span<const int32_t> tokens) const {
   const std::lock_guard lock(mutex_);
   int64_t longest = 0;
-  uint64_t hash = 0;
-  for (int64_t i = 1; i <= std::ssize(tokens); ++i) {
-    hash = extend(hash, tokens[static_cast<size_t>(i - 1)]);
-    if (i % limits_.page_tokens != 0) continue;
+  each_prefix(tokens, limits_.page_tokens, [&](int64_t count, uint64_t hash) {
     const bool waits = std::ranges::any_of(
         waiting_, [hash](const Draft& draft) { return draft.segment_.hash == hash; });
-    if (waits || segments_.contains(hash)) longest = i;
-  }
+    if (waits || segments_.contains(hash)) longest = count;
+  });
   return longest;
 }
 
