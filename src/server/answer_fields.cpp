@@ -43,17 +43,11 @@ std::vector<std::string> read_stop(const Fields& fields) {
 }
 
 std::vector<int32_t> read_stop_tokens(const Fields& fields, const ServedModel& model) {
-  std::vector<int32_t> tokens;
   const json::Value* value = fields.find("stop_token_ids");
-  if (!value) return tokens;
+  if (!value) return {};
   if (!value->is_array()) fields.refuse("stop_token_ids", "must be a list of token ids");
-  for (const json::Value& entry : value->as_array()) {
-    if (!entry.is_integer() || entry.as_integer() < 0 ||
-        entry.as_integer() >= model.tokenizer->vocabulary_size())
-      fields.refuse("stop_token_ids", "holds what is no token of the model");
-    tokens.push_back(static_cast<int32_t>(entry.as_integer()));
-  }
-  return tokens;
+  return read_token_ids(value->as_array(), model.tokenizer->vocabulary_size(),
+                        fields.path("stop_token_ids"));
 }
 
 ops::SamplingParameters read_sampling(const Fields& fields, const ServedModel& model) {

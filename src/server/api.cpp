@@ -171,7 +171,7 @@ Reply Api::tokenize(const Request& request) {
   const json::Value body = read_body(request);
   const Fields fields(body);
   const std::optional<std::string> prompt = fields.text("prompt");
-  const std::string text = prompt ? *prompt : chat_prompt(fields, model_);
+  const std::string text = prompt ? *prompt : chat_prompt(fields, model_).text;
   json::Array tokens;
   for (const int32_t token : model_.tokenizer->encode(text)) tokens.emplace_back(int64_t{token});
   const auto count = static_cast<int64_t>(tokens.size());
@@ -185,13 +185,8 @@ Reply Api::detokenize(const Request& request) {
   const Fields fields(body);
   const json::Value& list = fields.required("tokens");
   if (!list.is_array()) fields.refuse("tokens", "must be a list of token ids");
-  std::vector<int32_t> tokens;
-  for (const json::Value& entry : list.as_array()) {
-    if (!entry.is_integer() || entry.as_integer() < 0 ||
-        entry.as_integer() >= model_.tokenizer->vocabulary_size())
-      fields.refuse("tokens", "holds what is no token of the model");
-    tokens.push_back(static_cast<int32_t>(entry.as_integer()));
-  }
+  const std::vector<int32_t> tokens =
+      read_token_ids(list.as_array(), model_.tokenizer->vocabulary_size(), fields.path("tokens"));
   return json_reply(json::Object{{"prompt", model_.tokenizer->decode(tokens)}});
 }
 

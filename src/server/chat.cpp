@@ -18,8 +18,8 @@ std::unique_ptr<Generation> start_chat(const json::Value& body, const std::strin
   if (top && !logprobs) fields.refuse("top_logprobs", "needs \"logprobs\": true");
   if (logprobs) settings.request.sampling.logprobs = static_cast<int32_t>(top.value_or(0));
 
-  const std::string prompt = chat_prompt(fields, model);
-  const std::vector<int32_t> tokens = model.tokenizer->encode(prompt);
+  ChatPrompt prompt = chat_prompt(fields, model);
+  const std::vector<int32_t> tokens = model.tokenizer->encode(prompt.text);
   if (tokens.empty()) fields.refuse("messages", "make an empty prompt");
   std::vector<engine::GenerationRequest> requests;
   add_choices(requests, settings, tokens, engine.options().max_context, "messages");
@@ -28,8 +28,8 @@ std::unique_ptr<Generation> start_chat(const json::Value& body, const std::strin
                           .stream = settings.stream,
                           .include_usage = settings.include_usage,
                           .logprobs = logprobs,
-                          .in_reasoning = prompt_opens_reasoning(prompt),
-                          .tools = read_tools(fields)},
+                          .in_reasoning = prompt_opens_reasoning(prompt.text),
+                          .tools = std::move(prompt.tools)},
       requests.size(), *model.tokenizer);
   return std::make_unique<Generation>(
       engine.submit(std::move(requests), feed_options(settings.stream, logprobs)),

@@ -101,8 +101,6 @@ void refuse_constraints(const Fields& fields) {
     fields.refuse_unsupported(name);
 }
 
-}  // namespace
-
 json::Array read_tools(const Fields& fields) {
   refuse_constraints(fields);
   const json::Value* tools = fields.find("tools");
@@ -123,7 +121,9 @@ json::Array read_tools(const Fields& fields) {
   return tools->as_array();
 }
 
-std::string chat_prompt(const Fields& fields, const ServedModel& model) {
+}  // namespace
+
+ChatPrompt chat_prompt(const Fields& fields, const ServedModel& model) {
   if (!model.chat_template)
     throw ApiError(400, "this model has no chat template: use /v1/completions", "no_chat_template");
   const json::Value& messages = fields.required("messages");
@@ -138,11 +138,11 @@ std::string chat_prompt(const Fields& fields, const ServedModel& model) {
   for (size_t i = 0; i < messages.as_array().size(); ++i)
     list.emplace_back(read_message(messages.as_array()[i], fmt::format("messages[{}]", i)));
   variables.set("messages", std::move(list));
-  if (json::Array tools = read_tools(fields); !tools.empty())
-    variables.set("tools", std::move(tools));
+  json::Array tools = read_tools(fields);
+  if (!tools.empty()) variables.set("tools", tools);
   variables.set("add_generation_prompt", true);
   try {
-    return model.chat_template->render(variables);
+    return {model.chat_template->render(variables), std::move(tools)};
   } catch (const Error& error) {
     throw ApiError(400, error.what(), "invalid_value", "messages");
   }

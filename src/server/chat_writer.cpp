@@ -31,9 +31,7 @@ std::string ChatWriter::chunk(size_t number, json::Object delta,
                       {"delta", std::move(delta)},
                       {"logprobs", tokens.empty() ? json::Value() : logprobs(tokens)},
                       {"finish_reason", choices_[number].finish_reason}};
-  json::Object object = options_.head.object("chat.completion.chunk", {std::move(choice)});
-  if (options_.include_usage) object.set("usage", nullptr);
-  return event(object);
+  return options_.head.chunk("chat.completion.chunk", {std::move(choice)}, options_.include_usage);
 }
 
 json::Object ChatWriter::delta(size_t number, const AnswerPart& part) const {
@@ -116,9 +114,7 @@ json::Object ChatWriter::message(size_t number) const {
 std::string ChatWriter::end(const Usage& usage) {
   if (options_.stream) {
     if (!options_.include_usage) return {};
-    json::Object last = options_.head.object("chat.completion.chunk", {});
-    last.set("usage", usage.object());
-    return event(last);
+    return options_.head.usage_chunk("chat.completion.chunk", usage);
   }
   json::Array choices;
   for (size_t i = 0; i < choices_.size(); ++i)

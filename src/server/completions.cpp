@@ -26,11 +26,7 @@ Prompt text_prompt(const std::string& text, const Tokenizer& tokenizer) {
 
 Prompt token_prompt(const json::Array& ids, const Tokenizer& tokenizer) {
   Prompt prompt;
-  for (const json::Value& id : ids) {
-    if (!id.is_integer() || id.as_integer() < 0 || id.as_integer() >= tokenizer.vocabulary_size())
-      refuse_field("prompt", "holds what is no token of the model");
-    prompt.tokens.push_back(static_cast<int32_t>(id.as_integer()));
-  }
+  prompt.tokens = read_token_ids(ids, tokenizer.vocabulary_size(), "prompt");
   if (prompt.tokens.empty()) refuse_field("prompt", "is empty: give at least one token");
   prompt.text = tokenizer.decode(prompt.tokens);
   return prompt;
@@ -86,15 +82,14 @@ class CompletionWriter : public ResponseWriter {
       choice.tokens.insert(choice.tokens.end(), news.tokens.begin(), news.tokens.end());
       return {};
     }
-    return chunk({choice_object(number, news.text, news.tokens)});
+    return options_.head.chunk("text_completion", {choice_object(number, news.text, news.tokens)},
+                               options_.include_usage);
   }
 
   std::string end(const Usage& usage) override {
     if (options_.stream) {
       if (!options_.include_usage) return {};
-      json::Object last = options_.head.object("text_completion", {});
-      last.set("usage", usage.object());
-      return event(last);
+      return options_.head.usage_chunk("text_completion", usage);
     }
     json::Array all;
     for (size_t i = 0; i < choices_.size(); ++i)
@@ -121,12 +116,6 @@ class CompletionWriter : public ResponseWriter {
             {"text", text},
             {"logprobs", std::move(logprobs)},
             {"finish_reason", choice.finish_reason}};
-  }
-
-  std::string chunk(json::Array choices) const {
-    json::Object object = options_.head.object("text_completion", std::move(choices));
-    if (options_.include_usage) object.set("usage", nullptr);
-    return event(object);
   }
 
   Options options_;

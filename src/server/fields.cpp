@@ -9,6 +9,17 @@ void refuse_field(const std::string& path, const std::string& problem) {
   throw ApiError(400, path + " " + problem, "invalid_value", path);
 }
 
+std::vector<int32_t> read_token_ids(const json::Array& ids, int64_t vocabulary,
+                                    const std::string& path) {
+  std::vector<int32_t> tokens;
+  for (const json::Value& id : ids) {
+    if (!id.is_integer() || id.as_integer() < 0 || id.as_integer() >= vocabulary)
+      refuse_field(path, "holds what is no token of the model");
+    tokens.push_back(static_cast<int32_t>(id.as_integer()));
+  }
+  return tokens;
+}
+
 Fields::Fields(const json::Value& value, std::string path) : value_(value), path_(std::move(path)) {
   if (!value.is_object())
     refuse_field(path_, fmt::format("must be an object, not {}", value.kind_name()));

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "server/api_error.h"
@@ -36,6 +37,10 @@ class Fields {
   const json::Value& value_;
   std::string path_;
 };
+
+// A list of token ids. Throws ApiError naming `path` where one is none of the vocabulary.
+std::vector<int32_t> read_token_ids(const json::Array& ids, int64_t vocabulary,
+                                    const std::string& path);
 
 [[noreturn]] void refuse_field(const std::string& path, const std::string& problem);
 

@@ -13,6 +13,18 @@ json::Object ResponseHead::object(const char* kind, json::Array choices) const {
           {"choices", std::move(choices)}};
 }
 
+std::string ResponseHead::chunk(const char* kind, json::Array choices, bool include_usage) const {
+  json::Object chunk = object(kind, std::move(choices));
+  if (include_usage) chunk.set("usage", nullptr);
+  return event(chunk);
+}
+
+std::string ResponseHead::usage_chunk(const char* kind, const Usage& usage) const {
+  json::Object last = object(kind, {});
+  last.set("usage", usage.object());
+  return event(last);
+}
+
 ResponseHead make_head(const std::string& prefix, const std::string& request_id,
                        const std::string& model) {
   return {.id = prefix + request_id,

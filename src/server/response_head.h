@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "engine/request.h"
 #include "server/answer_feed.h"
+#include "server/generation.h"
 
 namespace qnext::server {
 
@@ -17,6 +18,10 @@ struct ResponseHead {
 
   // {id, object, created, model, choices}
   json::Object object(const char* kind, json::Array choices) const;
+  // As an event of a stream; where its client asked for usage, that is null until the last event,
+  // which has no choices.
+  std::string chunk(const char* kind, json::Array choices, bool include_usage) const;
+  std::string usage_chunk(const char* kind, const Usage& usage) const;
 };
 
 // A head for the request `request_id` at this moment.
