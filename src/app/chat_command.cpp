@@ -63,7 +63,8 @@ class Chat {
     conversation_.set_system(options.system);
     backend_ = load_backend(files_, options.machine, options.answer.speculate > 0);
     engine::EngineOptions engine = options.answer.engine_options(files_.stop_tokens());
-    engine.cache_fingerprint = fingerprint(files_, options.machine, backend_->capabilities());
+    if (!engine.cache_folder.empty())
+      engine.cache_fingerprint = fingerprint(files_, options.machine, backend_->capabilities());
     engine_ = std::make_unique<engine::Engine>(*backend_, &tokenizer_, engine);
   }
 

@@ -1,7 +1,6 @@
 #include "app/fingerprint.h"
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 
 namespace qnext::app {

@@ -41,6 +41,12 @@ constexpr std::pair<const char*, DType> quantize_types[] = {
     {"q8_0", DType::q8_0}, {"q6_k", DType::q6_k}, {"q5_k", DType::q5_k},
     {"q4_k", DType::q4_k}, {"q4_0", DType::q4_0}, {"f8", DType::f8_e4m3}};
 
+std::vector<std::string> quantize_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, dtype] : quantize_types) names.emplace_back(name);
+  return names;
+}
+
 DType cache_dtype(const std::string& name) {
   if (name == "f8") return DType::f8_e4m3;
   if (name == "q8_0") return DType::q8_0;
@@ -150,7 +156,7 @@ void add_storage_options(CLI::App& command, MachineOptions& options) {
   };
   add("--quantize", options.quantize,
       "hold weights as q8_0, q6_k, q5_k, q4_k or q4_0, on a GPU q4_0 or f8 [as stored]")
-      ->check(one_of({"q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "f8"}));
+      ->check(one_of(quantize_names()));
   add("--kv,--kv-type", options.kv_type,
       "cached keys and values as f32, bf16, (CPU) q8_0 or (GPU) f8 [f32]")
       ->check(one_of({"f32", "bf16", "q8_0", "f8"}));

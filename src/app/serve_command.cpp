@@ -111,7 +111,8 @@ int serve(const ServeOptions& options) {
   if (!options.log.empty()) log = std::make_unique<server::AccessLog>(options.log);
   const auto backend = load_backend(files, options.machine, options.answer.speculate > 0);
   engine::EngineOptions plan = engine_options(options, files, *backend);
-  plan.cache_fingerprint = fingerprint(files, options.machine, backend->capabilities());
+  if (!plan.cache_folder.empty())
+    plan.cache_fingerprint = fingerprint(files, options.machine, backend->capabilities());
   engine::Engine engine(*backend, &tokenizer, plan);
 
   const server::ServedModel model{.id = served_name(options, files),
