@@ -42,4 +42,12 @@ std::vector<BlockChange> AnswerBlocks::add(const AnswerNews& news) {
   return changes;
 }
 
+int64_t AnswerBlocks::reasoning_tokens(const Tokenizer& tokenizer) const {
+  int64_t tokens = 0;
+  for (const AnswerBlock& block : blocks_)
+    if (block.kind == AnswerBlock::Kind::reasoning)
+      tokens += std::ssize(tokenizer.encode(block.text, false));
+  return tokens;
+}
+
 }  // namespace qnext::server

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "server/answer_feed.h"
 #include "text/answer_parser.h"
+#include "text/tokenizer.h"
 
 namespace qnext::server {
 
@@ -38,6 +40,8 @@ class AnswerBlocks {
   std::vector<BlockChange> add(const AnswerNews& news);
   const std::vector<AnswerBlock>& all() const { return blocks_; }
   int calls() const { return parser_.calls(); }
+  // That the reasoning makes when it is tokenised; the model may have written it in others.
+  int64_t reasoning_tokens(const Tokenizer& tokenizer) const;
 
  private:
   void begin(AnswerBlock block, std::vector<BlockChange>& changes);

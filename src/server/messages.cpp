@@ -33,7 +33,8 @@ std::unique_ptr<Generation> start_message(const json::Value& body, const std::st
                               .stream = stream,
                               .in_reasoning = request.in_reasoning,
                               .tools = std::move(request.tools),
-                              .prompt_tokens = std::ssize(request.choices.front().prompt)});
+                              .prompt_tokens = std::ssize(request.choices.front().prompt)},
+      *model.tokenizer);
   return std::make_unique<Generation>(
       engine.submit(std::move(request.choices), feed_options(stream, false)), std::move(writer),
       stream, 1);

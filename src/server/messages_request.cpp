@@ -85,8 +85,8 @@ json::Array read_messages(const Fields& fields) {
   for (size_t i = 0; i < given.as_array().size(); ++i) {
     const Fields entry(given.as_array()[i], fmt::format("messages[{}]", i));
     const std::string& role = entry.required_text("role");
-    if (role != "user" && role != "assistant")
-      entry.refuse("role", fmt::format("is '{}', which is none of user, assistant", role));
+    if (role != "user" && role != "assistant" && role != "system")
+      entry.refuse("role", fmt::format("is '{}', which is none of user, assistant, system", role));
     const json::Value& content = entry.required("content");
     if (content.is_string())
       messages.emplace_back(message(role.c_str(), content.as_string()));
@@ -94,8 +94,10 @@ json::Array read_messages(const Fields& fields) {
       entry.refuse("content", "must be a string or a list of blocks");
     else if (role == "user")
       add_user_message(content.as_array(), entry.path("content"), messages);
-    else
+    else if (role == "assistant")
       add_assistant_message(content.as_array(), entry.path("content"), messages);
+    else
+      messages.emplace_back(message("system", read_text_content(content, entry.path("content"))));
   }
   return messages;
 }
@@ -161,9 +163,10 @@ void read_thinking(const Fields& fields, json::Object& chat) {
     if (const json::Value* more = fields.find("chat_template_kwargs"); more && more->is_object())
       for (const auto& [name, value] : more->as_object()) variables.set(name, value);
     chat.set("chat_template_kwargs", std::move(variables));
-  } else if (type != "adaptive") {
-    thinking.refuse("type",
-                    fmt::format("is '{}', which is none of enabled, disabled, adaptive", type));
+  } else if (type != "adaptive" && type != "between_tools") {
+    thinking.refuse("type", fmt::format("is '{}', which is none of enabled, disabled, adaptive, "
+                                        "between_tools",
+                                        type));
   }
 }
 

@@ -16,6 +16,8 @@ using testing::ClientResponse;
 using testing::FakeServer;
 using ::testing::HasSubstr;
 
+const Tokenizer tokenizer = engine::testing::tiny_tokenizer();
+
 MessagesWriter::Options options(bool stream) {
   return {.id = "abc",
           .model = "m",
@@ -80,7 +82,7 @@ json::Value put_together(const ClientResponse& response) {
 }
 
 TEST(MessagesWriter, AWholeMessageIsItsBlocks) {
-  MessagesWriter writer(options(false));
+  MessagesWriter writer(options(false), tokenizer);
   const json::Value message =
       json::parse(testing::write_answer(
                       writer, testing::full_answer, 7, {.reason = engine::FinishReason::stop_token},
@@ -95,17 +97,18 @@ TEST(MessagesWriter, AWholeMessageIsItsBlocks) {
             R"("input": {"city": "Rome"}}])");
   EXPECT_EQ(text_at(message, {"stop_reason"}), "tool_use");
   EXPECT_EQ(text_at(message, {"usage"}), R"({"input_tokens": 7, "cache_creation_input_tokens": 0, )"
-                                         R"("cache_read_input_tokens": 5, "output_tokens": 30})");
+                                         R"("cache_read_input_tokens": 5, "output_tokens": 30, )"
+                                         R"("output_tokens_details": {"thinking_tokens": 7}})");
 }
 
 TEST(MessagesWriter, EventsAddUpToTheMessage) {
   const engine::Finish finish{.reason = engine::FinishReason::stop_token};
   const Usage usage{.prompt_tokens = 12, .cached_tokens = 5, .completion_tokens = 30};
-  MessagesWriter whole(options(false));
+  MessagesWriter whole(options(false), tokenizer);
   const json::Value expected =
       json::parse(testing::write_answer(whole, testing::full_answer, 7, finish, usage), "body");
   for (const size_t size : {1, 3, 10, 1000}) {
-    MessagesWriter writer(options(true));
+    MessagesWriter writer(options(true), tokenizer);
     ClientResponse response;
     response.body = testing::write_answer(writer, testing::full_answer, size, finish, usage);
     EXPECT_EQ(put_together(response), expected) << size;
@@ -114,7 +117,7 @@ TEST(MessagesWriter, EventsAddUpToTheMessage) {
 
 TEST(MessagesWriter, TellsWhyTheAnswerEnds) {
   const auto reason = [](const engine::Finish& finish, const std::string& text) {
-    MessagesWriter writer(options(false));
+    MessagesWriter writer(options(false), tokenizer);
     const json::Value message = json::parse(testing::write_answer(writer, text, 5, finish), "body");
     return text_at(message, {"stop_reason"}) + " " + text_at(message, {"stop_sequence"});
   };
@@ -126,7 +129,7 @@ TEST(MessagesWriter, TellsWhyTheAnswerEnds) {
 }
 
 TEST(MessagesWriter, ACallThatWasCutOffHasNoInput) {
-  MessagesWriter writer(options(false));
+  MessagesWriter writer(options(false), tokenizer);
   const json::Value message =
       json::parse(testing::write_answer(
                       writer, "</think><tool_call>{\"name\": \"weather\", \"arguments\": {\"city\"",
@@ -152,7 +155,8 @@ TEST(MessagesRequest, BlocksBecomeMessages) {
       {"role": "user", "content": [
         {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "one"}]},
         {"type": "tool_result", "tool_use_id": "2"},
-        {"type": "text", "text": "Go "}, {"type": "text", "text": "on."}]}]})"),
+        {"type": "text", "text": "Go "}, {"type": "text", "text": "on."}]},
+      {"role": "system", "content": [{"type": "text", "text": "Now."}]}]})"),
             R"([{"role": "system", "content": "S"}, {"role": "user", "content": "Hello"}, )"
             R"({"role": "assistant", "content": "Look.", "reasoning_content": "hm", )"
             R"("tool_calls": [{"id": "1", "type": "function", "function": )"
@@ -160,7 +164,7 @@ TEST(MessagesRequest, BlocksBecomeMessages) {
             R"("function": {"name": "g", "arguments": {}}}]}, )"
             R"({"role": "tool", "content": "one", "tool_call_id": "1"}, )"
             R"({"role": "tool", "content": "", "tool_call_id": "2"}, )"
-            R"({"role": "user", "content": "Go on."}])");
+            R"({"role": "user", "content": "Go on."}, {"role": "system", "content": "Now."}])");
 }
 
 TEST(MessagesRequest, FieldsBecomeThoseOfAChat) {
@@ -272,7 +276,7 @@ TEST_F(Messages, RefusesInTheShapeOfItsApi) {
     expect_refused(R"("max_tokens": 5, "messages": )" + list, said);
   };
   messages("[]", "messages must be a list");
-  messages(R"([{"role": "system", "content": "a"}])", "messages[0].role");
+  messages(R"([{"role": "tool", "content": "a"}])", "messages[0].role");
   messages(R"([{"role": "user", "content": [{"type": "image", "source": {}}]}])",
            "messages[0].content[0].type is 'image'");
   messages(R"([{"role": "user", "content": [{"type": "tool_result"}]}])",

@@ -15,13 +15,6 @@ std::string typed_event(std::string_view type, json::Object more) {
   return named_event(type, data);
 }
 
-json::Object usage_object(const Usage& usage) {
-  return {{"input_tokens", usage.prompt_tokens - usage.cached_tokens},
-          {"cache_creation_input_tokens", 0},
-          {"cache_read_input_tokens", usage.cached_tokens},
-          {"output_tokens", usage.completion_tokens}};
-}
-
 const char* stop_reason_of(engine::FinishReason reason, bool has_calls) {
   switch (reason) {
     case engine::FinishReason::stop_string:
@@ -37,8 +30,19 @@ const char* stop_reason_of(engine::FinishReason reason, bool has_calls) {
 
 }  // namespace
 
-MessagesWriter::MessagesWriter(Options options)
-    : options_(std::move(options)), blocks_(options_.in_reasoning, options_.tools) {}
+MessagesWriter::MessagesWriter(Options options, const Tokenizer& tokenizer)
+    : options_(std::move(options)),
+      tokenizer_(tokenizer),
+      blocks_(options_.in_reasoning, options_.tools) {}
+
+json::Object MessagesWriter::usage_object(const Usage& usage) const {
+  return {{"input_tokens", usage.prompt_tokens - usage.cached_tokens},
+          {"cache_creation_input_tokens", 0},
+          {"cache_read_input_tokens", usage.cached_tokens},
+          {"output_tokens", usage.completion_tokens},
+          {"output_tokens_details",
+           json::Object{{"thinking_tokens", blocks_.reasoning_tokens(tokenizer_)}}}};
+}
 
 json::Object MessagesWriter::block(size_t number, bool whole) const {
   const AnswerBlock& block = blocks_.all()[number];

@@ -11,6 +11,7 @@
 
 #include "server/answer_blocks.h"
 #include "server/generation.h"
+#include "text/tokenizer.h"
 
 namespace qnext::server {
 
@@ -24,7 +25,8 @@ class MessagesWriter : public ResponseWriter {
     json::Array tools = {};     // that may be called
     int64_t prompt_tokens = 0;
   };
-  explicit MessagesWriter(Options options);
+  // The tokenizer must outlive the writer.
+  MessagesWriter(Options options, const Tokenizer& tokenizer);
 
   std::string begin() override;
   std::string news(size_t choice, const AnswerNews& news) override;
@@ -35,9 +37,11 @@ class MessagesWriter : public ResponseWriter {
   std::string write(const BlockChange& change) const;
   // As it begins, or whole. A call whose arguments were cut off has an empty input.
   json::Object block(size_t number, bool whole) const;
+  json::Object usage_object(const Usage& usage) const;
   json::Object message(json::Array content, json::Object usage) const;
 
   Options options_;
+  const Tokenizer& tokenizer_;
   AnswerBlocks blocks_;
   json::Value stop_reason_;
   json::Value stop_sequence_;

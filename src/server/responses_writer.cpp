@@ -69,10 +69,7 @@ json::Object ResponsesWriter::item(size_t number, bool whole) const {
 }
 
 json::Object ResponsesWriter::usage_object(const Usage& usage) const {
-  int64_t reasoning = 0;
-  for (const AnswerBlock& block : blocks_.all())
-    if (block.kind == Kind::reasoning)
-      reasoning += std::ssize(tokenizer_.encode(block.text, false));
+  const int64_t reasoning = blocks_.reasoning_tokens(tokenizer_);
   return {{"input_tokens", usage.prompt_tokens},
           {"input_tokens_details", json::Object{{"cached_tokens", usage.cached_tokens}}},
           {"output_tokens", usage.completion_tokens},

@@ -1,9 +1,6 @@
 // How /v1/responses writes an answer: items of reasoning, messages and function calls, streamed as
 // the events of that API with their sequence numbers, from response.created to response.completed,
 // response.incomplete or response.failed. What has not failed is stored where that is wanted.
-//
-// Of the tokens of the answer, reasoning_tokens counts what its reasoning makes when it is
-// tokenised.
 #pragma once
 
 #include <cstdint>
