@@ -57,7 +57,7 @@ PlannedStep plan_prefill(Sequence& sequence, int32_t rows, std::span<const int32
     step.kept_rows.push_back({static_cast<int32_t>(row), free_slots.front()});
     free_slots = free_slots.subspan(1);
   }
-  step.draw = step.rows == sequence.prompt_tokens - sequence.computed;
+  step.draw = !sequence.embedding && step.rows == sequence.prompt_tokens - sequence.computed;
   step.propose = step.draw ? drafts_worth_proposing(sequence, step.rows) : 0;
   return step;
 }
@@ -105,7 +105,8 @@ bool Scheduler::take_memory(Sequence& sequence) {
   const int32_t slots = sequence.speculate + 1;
   if (slots > slots_.free()) return false;
   CachedPrefix prefix;
-  if (cache_) prefix = cache_->find(sequence.tokens);
+  const bool cached = cache_ && !sequence.embedding;  // which needs the states of every token
+  if (cached) prefix = cache_->find(sequence.tokens);
   const int32_t pages = pages_for(sequence.limit) - static_cast<int32_t>(prefix.pages.size());
   if (!pages_.promise(pages) && !(cache_ && cache_->make_room(pages) && pages_.promise(pages))) {
     pages_.give_back(prefix.pages, 0);
@@ -113,7 +114,7 @@ bool Scheduler::take_memory(Sequence& sequence) {
   }
   sequence.promised_pages = pages;
   sequence.slots = SequenceSlots(slots_.take(slots));
-  if (cache_) start_behind(sequence, std::move(prefix), limits_.page_tokens);
+  if (cached) start_behind(sequence, std::move(prefix), limits_.page_tokens);
   return true;
 }
 
