@@ -74,9 +74,12 @@ stage_release() {
 
 stage_clients() {
   local folder=build/venv client broken=0
-  local clients=(openai anthropic)
-  "$folder/bin/python" -c 'import anthropic, openai' 2>/dev/null ||
-    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet anthropic openai; } || {
+  local clients=(openai anthropic langchain qwen_agent)
+  # qwen-agent does not say that it needs the last four.
+  local packages=(openai anthropic langchain-openai qwen-agent numpy python-dateutil soundfile tqdm)
+  "$folder/bin/python" -c 'import openai, anthropic, langchain_openai, qwen_agent.agents' \
+    2>/dev/null ||
+    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet "${packages[@]}"; } || {
     echo "the clients' packages cannot be installed here: skipped"
     return
   }
