@@ -15,9 +15,6 @@ using ::testing::HasSubstr;
 
 class Apis : public FakeServer {
  protected:
-  ClientResponse post(const std::string& path, const std::string& body) const {
-    return testing::post_once(port(), path, body);
-  }
   void expect_refused(const std::string& path, const std::string& body, const std::string& param,
                       int status = 400) const {
     const ClientResponse response = post(path, body);
@@ -31,15 +28,6 @@ class Apis : public FakeServer {
         << body << "\n"
         << response.body;
   }
-  // A template that shows what it was given.
-  void use_template(const std::string& source) {
-    chat_template_ =
-        std::make_unique<ModelChatTemplate>(ChatTemplate(source), std::nullopt, json::Object{});
-    model.chat_template = chat_template_.get();
-  }
-
- private:
-  std::unique_ptr<ModelChatTemplate> chat_template_;
 };
 
 TEST_F(Apis, SimpleRoutes) {
@@ -60,8 +48,25 @@ TEST_F(Apis, SimpleRoutes) {
           ->as_string(),
       "abc a");
   EXPECT_EQ(client.get("/nowhere").status, 404);
+  EXPECT_EQ(client.get("/v1/models/f%61ke").status, 200);
+  EXPECT_EQ(client.get("/v1/models/fake%").status, 404);
   const ClientResponse wrong = client.get("/v1/completions");
   EXPECT_EQ(wrong.status, 405);
+  EXPECT_EQ(wrong.headers.at("allow"), "POST");
+}
+
+TEST_F(Apis, HeadIsGetWithoutTheBody) {
+  start({});
+  Client client(port());
+  const size_t size = client.get("/v1/models").body.size();
+  client.send("HEAD /v1/models HTTP/1.1\r\n\r\nOPTIONS /v1/models HTTP/1.1\r\n\r\n");
+  ASSERT_TRUE(client.read_until("204 No Content"));
+  client.hang_up();
+  Client head(port());
+  head.send("HEAD /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n");
+  ASSERT_TRUE(head.read_until("\r\n\r\n"));
+  EXPECT_TRUE(head.read_until(fmt::format("Content-Length: {}\r\n", size)));
+  EXPECT_FALSE(head.read_until("{")) << "there is a body";
 }
 
 TEST_F(Apis, TheKeyOpensAllRoutesAndHealthNeedsNone) {

@@ -9,7 +9,6 @@
 #include <boost/beast/http.hpp>
 #include <condition_variable>
 #include <mutex>
-#include <random>
 #include <set>
 #include <thread>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "base/error.h"
 #include "server/access_log.h"
 #include "server/api.h"
+#include "server/random_id.h"
 #include "text/utf8.h"
 
 namespace qnext::server {
@@ -28,11 +28,6 @@ namespace http = beast::http;
 using tcp = asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
-
-std::string random_id() {
-  thread_local std::mt19937_64 engine{std::random_device{}()};
-  return fmt::format("{:016x}", engine());
-}
 
 // The client's own name for its request, where it is harmless in headers, logs and responses.
 std::string request_id(beast::string_view given) {
@@ -157,6 +152,7 @@ class Session : public std::enable_shared_from_this<Session> {
     co_await http::async_read_header(stream_, buffer_, parser, finished);
     Request request;
     request.id = random_id();
+    head_only_ = false;
     if (!error || error == http::error::body_limit) read_head(parser, request);
     begin_exchange(request);
     if (error) co_return co_await refuse_unread(request, error);
@@ -198,12 +194,14 @@ class Session : public std::enable_shared_from_this<Session> {
   void read_head(const Parser& parser, Request& request) {
     const auto& head = parser.get();
     request.method = std::string(head.method_string());
+    head_only_ = head.method() == http::verb::head;
     // Any bytes may come; errors and log lines repeat them and are UTF-8.
     const std::string_view target(head.target().data(), head.target().size());
     utf8::StreamDecoder decoder;
     decoder.push(target.substr(0, target.find('?')), request.path);
     decoder.finish(request.path);
     request.authorization = std::string(head[http::field::authorization]);
+    request.api_key = std::string(head["x-api-key"]);
     request.id = request_id(head["x-request-id"]);
     keep_alive_ = head.keep_alive();
     version_ = head.version();
@@ -229,7 +227,8 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<bool> refuse_unread(const Request& request, error_code error) {
     const auto problem = reading_failed(error);
     if (!problem) co_return false;
-    co_return co_await answer_unread(request, error_reply(*problem));
+    co_return co_await answer_unread(request,
+                                     error_reply(*problem, Api::error_shape(request.path)));
   }
 
   // A client that is still sending would lose the response to a reset: what it sends is dropped for
@@ -257,8 +256,8 @@ class Session : public std::enable_shared_from_this<Session> {
     if (server_.stopping) keep_alive_ = false;
     http::response<http::string_body> response(static_cast<http::status>(reply.status), version_);
     fill_head(response, reply);
-    response.body() = reply.body;
-    response.prepare_payload();
+    if (!head_only_) response.body() = reply.body;
+    if (reply.status != 204) response.content_length(reply.body.size());
     error_code error;
     stream_.expires_after(server_.options.write_timeout);
     auto finished = asio::redirect_error(asio::use_awaitable, error);
@@ -404,6 +403,7 @@ class Session : public std::enable_shared_from_this<Session> {
   uint64_t watch_ = 0;
   // Of the request that is served.
   bool keep_alive_ = true;
+  bool head_only_ = false;  // no body is wanted
   unsigned version_ = 11;
   std::string id_;
   Clock::time_point begin_;
