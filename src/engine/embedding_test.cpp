@@ -74,6 +74,26 @@ TEST(Embeddings, AreTheMeanHoweverThePromptIsCutAndWhoeverElseRuns) {
   }
 }
 
+TEST(Embeddings, MayHaveToPause) {
+  for (const size_t swap_bytes : {size_t{0}, size_t{1} << 20}) {
+    FakeBackend backend({.page_tokens = 5, .context = 100});
+    Engine engine(backend, nullptr,
+                  {.max_sequences = 2,
+                   .prefill_chunk = 1,
+                   .pages = 20,
+                   .likely_answer = 0,
+                   .swap_bytes = swap_bytes});
+    Collector answer, embedding;
+    engine.submit({.prompt = {1}, .max_tokens = 90}, answer);
+    engine.submit(embedding_of(prompt_of(70, 3)), embedding);
+    engine.run();
+    EXPECT_EQ(answer.tokens.size(), 90u);
+    EXPECT_GT(embedding.finish->counts.pauses, 0);
+    EXPECT_EQ(embedding.finish->embedding,
+              expected(prompt_of(70, 3), backend.config().hidden_size));
+  }
+}
+
 // Which knows states, but no hidden rows.
 TEST(Embeddings, DoNotGoOnFromTheCache) {
   FakeBackend backend({});

@@ -1,5 +1,6 @@
 #include "engine/prompt_mean.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -17,6 +18,11 @@ void PromptMean::add() {
     for (size_t column = 0; column < columns; ++column) sums_[column] += states_[row + column];
   tokens_ += static_cast<int64_t>(states_.size() / columns);
   states_.clear();
+}
+
+void PromptMean::start_anew() {
+  std::ranges::fill(sums_, 0.0);
+  tokens_ = 0;
 }
 
 std::vector<float> PromptMean::mean() const {

@@ -18,6 +18,8 @@ class PromptMean {
   float* begin(int64_t rows);
   // The step has run.
   void add();
+  // All of the prompt will come again.
+  void start_anew();
   // Over all so far. Throws Error where the states are not numbers.
   std::vector<float> mean() const;
 
