@@ -254,6 +254,27 @@ TEST_F(Apis, TemplatesSeeWhatTheyWereWrittenFor) {
   EXPECT_EQ(tokenizer.decode(ids), "system 2 ok f gay");
 }
 
+// A conversation goes on from what another had in common with it, though nobody knew when that ran.
+TEST_F(Apis, MessagesAreWhereTheCacheGoesOn) {
+  start({.cache_bytes = size_t{1} << 20});
+  use_template("{% for m in messages %}<end>{{ m.content }}{% endfor %}<end>");
+  std::string system;
+  for (int i = 0; i < 30; ++i) system += "ac";
+  const auto cached = [&](const char* question) {
+    const json::Value answer =
+        post("/v1/chat/completions",
+             fmt::format(R"({{"max_tokens": 2, "messages": [{{"role": "system", "content": "{}"}},
+                                       {{"role": "user", "content": "{}"}}]}})",
+                         system, question))
+            .json();
+    return answer.find("usage")->find("prompt_tokens_details")->find("cached_tokens")->as_integer();
+  };
+  EXPECT_EQ(cached("aaaaaaaaaaaaaaaa"), 0);
+  const int64_t page = backend->options.page_tokens;
+  EXPECT_EQ(cached("bcbcbcbcbcbcbcbc"),
+            std::ssize(tokenizer.encode("<end>" + system)) / page * page);
+}
+
 TEST_F(Apis, ChatRefusesWhatItCannotDo) {
   start({});
   expect_refused("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}]})", "");

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/chat_prompt.h"
+#include "server/message_boundaries.h"
 #include "text/answer_parser.h"
 
 namespace qnext::server {
@@ -19,6 +20,7 @@ ChatRequest read_chat_request(const Fields& fields, const ServedModel& model, in
   ChatPrompt prompt = chat_prompt(fields, model);
   const std::vector<int32_t> tokens = model.tokenizer->encode(prompt.text);
   if (tokens.empty()) fields.refuse("messages", "make an empty prompt");
+  request.settings.request.boundaries = message_boundaries(tokens, *model.tokenizer);
   add_choices(request.choices, request.settings, tokens, max_context, "messages");
   request.in_reasoning = prompt_opens_reasoning(prompt.text);
   request.tools = std::move(prompt.tools);

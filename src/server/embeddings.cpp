@@ -95,6 +95,7 @@ std::unique_ptr<Generation> start_embeddings(const json::Value& body, const Serv
     fields.refuse("dimensions", fmt::format("is {}, but this model's vectors have {} values and "
                                             "cannot be cut short",
                                             *dimensions, engine.hidden_size()));
+  const std::string user = fields.text("user").value_or("");
   const int64_t most = std::min(most_texts, engine.most_unfinished());
   std::vector<engine::GenerationRequest> requests;
   for (TextPrompt& prompt : read_text_prompts(fields, "input", most, *model.tokenizer)) {
@@ -107,6 +108,7 @@ std::unique_ptr<Generation> start_embeddings(const json::Value& body, const Serv
     engine::GenerationRequest& request = requests.emplace_back();
     request.prompt = std::move(prompt.tokens);
     request.embed = true;
+    request.user = user;
   }
   auto writer = std::make_unique<EmbeddingsWriter>(model.id, as_base64, requests.size());
   return std::make_unique<Generation>(

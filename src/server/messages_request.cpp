@@ -212,6 +212,8 @@ json::Value messages_as_chat(const json::Value& body) {
     chat.set("stop", *stop);
   }
   read_tool_choice(fields, chat);
+  if (const json::Value* metadata = fields.find("metadata"))
+    if (const auto user = Fields(*metadata, "metadata").text("user_id")) chat.set("user", *user);
   read_thinking(fields, chat);
   read_output_format(fields, chat);
   return chat;

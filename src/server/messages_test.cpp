@@ -197,6 +197,7 @@ TEST(MessagesRequest, FieldsBecomeThoseOfAChat) {
                   "response_format"),
             R"({"type": "json_schema", "json_schema": {"name": "output", "schema": {}, )"
             R"("strict": true}})");
+  EXPECT_EQ(field(R"("metadata": {"user_id": "u"})", "user"), R"("u")");
   EXPECT_EQ(field(R"("n": 3)", "n"), "null");
 }
 

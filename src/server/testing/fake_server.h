@@ -26,6 +26,7 @@ class FakeServer : public ::testing::Test {
     int32_t queue = 16;
     int64_t context = 1000;
     std::string api_key = {};
+    size_t cache_bytes = 0;
     HttpOptions http = {.port = 0};
     std::string log = {};
   };
@@ -40,7 +41,9 @@ class FakeServer : public ::testing::Test {
     };
     backend = std::make_unique<engine::testing::FakeBackend>(fake);
     core = std::make_unique<engine::Engine>(
-        *backend, &tokenizer, engine::EngineOptions{.max_sequences = settings.max_sequences});
+        *backend, &tokenizer,
+        engine::EngineOptions{.max_sequences = settings.max_sequences,
+                              .cache_bytes = settings.cache_bytes});
     thread = std::make_unique<EngineThread>(*core, settings.queue, metrics);
     model.id = "fake";
     model.tokenizer = &tokenizer;
