@@ -7,11 +7,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/constraint.h"
 #include "ops/sampling/sampling.h"
 
 namespace qnext::engine {
@@ -31,6 +33,8 @@ struct GenerationRequest {
   int32_t speculate = 0;
   // For measurements: SequenceStep::force_accepted.
   int32_t force_accepted = -1;
+  // What the answer may say; null: anything. Not together with force_accepted.
+  std::shared_ptr<const Constraint> constraint = nullptr;
 };
 
 enum class FinishReason {

@@ -10,7 +10,8 @@ namespace qnext::grammar {
 namespace {
 
 // A situation takes about a kilobyte.
-constexpr size_t most_situations = 50'000;
+constexpr size_t most_prepared = 16;
+constexpr size_t usual_situations = 50'000;
 
 }  // namespace
 
@@ -19,7 +20,13 @@ TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, const TokenTr
     : trie_(trie),
       end_tokens_(std::move(end_tokens)),
       reader_(std::move(grammar)),
-      masks_(trie, reader_, end_tokens_) {}
+      masks_(trie, reader_, end_tokens_),
+      most_situations_(usual_situations) {}
+
+void TokenGrammar::prepare() {
+  const std::lock_guard lock(mutex_);
+  masks_.prepare(most_prepared);
+}
 
 size_t TokenGrammar::mask_bytes() const {
   const std::lock_guard lock(mutex_);
@@ -42,16 +49,19 @@ TokenGrammarReader::TokenGrammarReader(std::shared_ptr<TokenGrammar> grammar)
 // reader finds its place again by what it has read.
 void TokenGrammarReader::catch_up() {
   TokenGrammar& grammar = *grammar_;
-  if (grammar.reader_.situations() > most_situations) {
+  if (grammar.reader_.situations() > grammar.most_situations_) {
     grammar.reader_.clear();
     grammar.masks_.clear();
     ++grammar.generation_;
+    grammar.most_situations_ = usual_situations;
   }
   if (generation_ == grammar.generation_) return;
   generation_ = grammar.generation_;
   situation_ = grammar.reader_.start();
   for (const char byte : read_)
     situation_ = grammar.reader_.next(situation_, static_cast<uint8_t>(byte));
+  // Of a text that needs as many by itself, forgetting would not help.
+  grammar.most_situations_ = std::max(grammar.most_situations_, 2 * grammar.reader_.situations());
 }
 
 int32_t TokenGrammarReader::next(int32_t situation, int32_t token) {

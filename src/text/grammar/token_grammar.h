@@ -23,6 +23,9 @@ class TokenGrammar {
   TokenGrammar(std::shared_ptr<const Grammar> grammar, const TokenTrie& trie,
                std::vector<int32_t> end_tokens);
 
+  // TokenMasks::prepare().
+  void prepare();
+
   size_t mask_bytes() const;
   size_t situations() const;
 
@@ -35,6 +38,7 @@ class TokenGrammar {
   GrammarReader reader_;
   TokenMasks masks_;
   uint32_t generation_ = 0;  // raised when all that was found is forgotten
+  size_t most_situations_;   // at which it is
 };
 
 // One answer's place in the grammar. For one thread at a time.

@@ -14,6 +14,9 @@ constexpr size_t most_masks = 512;
 // A list of tokens is shorter than a mask up to there.
 constexpr size_t most_listed = 1024;
 
+// A state that reads so many goes on with most of the vocabulary.
+constexpr int many_bytes = 64;
+
 void set_bit(TokenMask& mask, int32_t token) {
   mask[static_cast<size_t>(token) / 32] |= uint32_t{1} << (token % 32);
 }
@@ -85,6 +88,17 @@ const TokenMasks::StateTokens& TokenMasks::tokens_of(int32_t state) {
     tokens.few = {};
   tokens.few.shrink_to_fit();
   return tokens;
+}
+
+void TokenMasks::prepare(size_t most) {
+  const std::vector<Grammar::State>& states = reader_.grammar().states;
+  for (size_t i = 0; i < states.size() && most > 0; ++i) {
+    int bytes = 0;
+    for (const Grammar::ByteEdge& edge : states[i].bytes) bytes += edge.last - edge.first + 1;
+    if (bytes < many_bytes || states_.contains(representative(static_cast<int32_t>(i)))) continue;
+    tokens_of(static_cast<int32_t>(i));
+    --most;
+  }
 }
 
 void TokenMasks::add_twins(TokenMask& mask) const {

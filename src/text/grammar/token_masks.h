@@ -31,6 +31,10 @@ class TokenMasks {
   // vocabulary that lacks a token for some byte.
   std::shared_ptr<const TokenMask> mask(int32_t situation);
 
+  // Finds the tokens of the states that read almost any byte, which takes milliseconds each: for a
+  // thread that may wait, before one that may not asks for masks. At most so many of them.
+  void prepare(size_t most);
+
   // Of a state's own tokens nothing depends on the reader's numbers: they stay.
   void clear() { masks_.clear(); }
   size_t bytes() const;  // of memory, for tests and measurements
