@@ -19,6 +19,14 @@ using Clock = std::chrono::steady_clock;
 
 // A longer prompt warms nothing up that this one does not.
 constexpr int64_t longest_warm_up = 8192;
+// The bandwidth is measured before, between and after so many slices of the decoding.
+constexpr int64_t most_slices = 8;
+
+double median_of(std::vector<double> values) {
+  std::ranges::sort(values);
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -188,20 +196,22 @@ class Bench {
     engine::Engine engine(backend_, nullptr, wanted);
     BenchPoint warm_up = point;
     warm_up.context = std::min(point.context, longest_warm_up);
-    measure_once(engine, warm_up);
+    run(engine, warm_up);
     // The bandwidth's buffer counts in every later peak.
     const size_t resident = report_.lines.empty() ? resident_peak() : resident_now();
     report_.resident_bytes = std::max(report_.resident_bytes, resident);
 
     BenchLine line{
         .point = point, .shortened = point.context < context, .repeats = {}, .profile = {}};
-    for (int i = 0; i < options_.repeat; ++i) {
-      const double bandwidth = backend_.measure_read_bandwidth();
-      line.repeats.push_back(measure_once(engine, point));
-      line.repeats.back().bandwidth = bandwidth;
-    }
+    for (int i = 0; i < options_.repeat; ++i) line.repeats.push_back(measure_once(engine, point));
     if (options_.profile) line.profile = profile(engine, point);
     return line;
+  }
+
+  void run(engine::Engine& engine, const BenchPoint& point) const {
+    Answers answers(engine, backend_.config(), point, options_);
+    answers.prefill();
+    answers.decode(point.generate * point.batch);
   }
 
   Measurement measure_once(engine::Engine& engine, const BenchPoint& point) const {
@@ -209,14 +219,39 @@ class Bench {
     Answers answers(engine, backend_.config(), point, options_);
     out.prefill = static_cast<double>(point.batch * point.context) / answers.prefill();
     out.first_token = answers.first_token();
-    if (point.generate == 0) return out;
-    const size_t before = backend_.traffic().total();
-    const Answers::Decoded decoded = answers.decode(point.generate * point.batch);
-    const auto tokens = static_cast<double>(decoded.tokens);
-    out.decode = tokens / decoded.seconds;
-    out.bytes_per_token = static_cast<double>(backend_.traffic().total() - before) / tokens;
-    out.tokens_per_step = tokens / static_cast<double>(decoded.steps * point.batch);
+    if (point.generate == 0)
+      out.bandwidth = backend_.measure_read_bandwidth();
+    else
+      decode_in_slices(answers, point, out);
     return out;
+  }
+
+  void decode_in_slices(Answers& answers, const BenchPoint& point, Measurement& out) const {
+    const int64_t slices = std::min(most_slices, point.generate);
+    Answers::Decoded all;
+    size_t bytes = 0;
+    std::vector<double> bandwidths = {backend_.measure_read_bandwidth()};
+    std::vector<double> shares;
+    for (int64_t slice = 1; slice <= slices; ++slice) {
+      const int64_t goal = point.generate * point.batch * slice / slices;
+      if (goal <= all.tokens) continue;  // accepted drafts went beyond it
+      const size_t moved_before = backend_.traffic().total();
+      const Answers::Decoded decoded = answers.decode(goal - all.tokens);
+      const size_t moved = backend_.traffic().total() - moved_before;
+      bandwidths.push_back(backend_.measure_read_bandwidth());
+      const double around = (bandwidths[bandwidths.size() - 2] + bandwidths.back()) / 2;
+      shares.push_back(static_cast<double>(moved) / decoded.seconds / around);
+      bytes += moved;
+      all.seconds += decoded.seconds;
+      all.tokens += decoded.tokens;
+      all.steps += decoded.steps;
+    }
+    const auto tokens = static_cast<double>(all.tokens);
+    out.bandwidth = median_of(std::move(bandwidths));
+    out.decode = tokens / all.seconds;
+    out.bytes_per_token = static_cast<double>(bytes) / tokens;
+    out.tokens_per_step = tokens / static_cast<double>(all.steps * point.batch);
+    out.share = median_of(std::move(shares));
   }
 
   std::vector<StageTable> profile(engine::Engine& engine, const BenchPoint& point) {
@@ -250,17 +285,11 @@ double StageTable::seconds() const {
 double BenchLine::median(double Measurement::*field) const {
   std::vector<double> values;
   for (const Measurement& one : repeats) values.push_back(one.*field);
-  std::ranges::sort(values);
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return median_of(std::move(values));
 }
 
 double BenchLine::roofline() const {
   return median(&Measurement::bandwidth) / median(&Measurement::bytes_per_token);
-}
-
-double BenchLine::share() const {
-  return median(&Measurement::decode) / roofline();
 }
 
 BenchReport measure(backend::Backend& backend, const BenchOptions& options) {

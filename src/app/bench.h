@@ -30,13 +30,16 @@ struct BenchOptions {
 
 // One repetition.
 struct Measurement {
-  double bandwidth = 0;    // bytes read a second by a plain loop over memory
+  double bandwidth = 0;    // bytes read a second by a plain loop over memory: median
   double prefill = 0;      // prompt tokens a second, until every sequence has its first token
   double first_token = 0;  // seconds to the first token of all
   // From then on, when all sequences decode:
   double decode = 0;           // tokens a second, of all sequences together
   double bytes_per_token = 0;  // moved by the steps, from shapes
   double tokens_per_step = 0;  // of one sequence
+  // Bytes moved a second over the bandwidth measured right before and after: the median over
+  // slices of the decoding, as shared machines change from one second to the next.
+  double share = 0;
 };
 
 // Where the time of `steps` steps went.
@@ -55,9 +58,8 @@ struct BenchLine {
   std::vector<StageTable> profile;  // of one repetition more
 
   double median(double Measurement::*field) const;
-  // The speed that the measured bandwidth allows, and the share of it that decoding reaches.
+  // Tokens a second that the measured bandwidth allows.
   double roofline() const;
-  double share() const;
 };
 
 struct BenchReport {
@@ -66,9 +68,10 @@ struct BenchReport {
   bool has_profile = false;
 };
 
-// Bandwidth, prefill and decode are measured in turn, so that all see the same machine, after one
-// repetition that is not counted. Prompts are random tokens, answers greedy. Reserves what each
-// point needs of the backend. Throws Error where a point cannot run.
+// Prefill comes first, then slices of decoding and measurements of the bandwidth by turns, so that
+// both see the same machine; all after one repetition that is not counted. Prompts are random
+// tokens, answers greedy. Reserves what each point needs of the backend. Throws Error where a point
+// cannot run.
 BenchReport measure(backend::Backend& backend, const BenchOptions& options);
 
 }  // namespace qnext::app

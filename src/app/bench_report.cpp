@@ -28,10 +28,10 @@ std::string line_text(const BenchSetting& setting, const BenchLine& line) {
     return table_row(line.point.what(), line.point.batch, context, rate(&Measurement::prefill),
                      first, "", "", "", "") +
            "\n";
-  std::string out =
-      table_row(line.point.what(), line.point.batch, context, rate(&Measurement::prefill), first,
-                rate(&Measurement::decode), bytes_text(line.median(&Measurement::bytes_per_token)),
-                rate_text(line.roofline()), fmt::format("{:.1f} %", 100 * line.share()));
+  std::string out = table_row(
+      line.point.what(), line.point.batch, context, rate(&Measurement::prefill), first,
+      rate(&Measurement::decode), bytes_text(line.median(&Measurement::bytes_per_token)),
+      rate_text(line.roofline()), fmt::format("{:.1f} %", 100 * line.median(&Measurement::share)));
   if (setting.speculation)
     out += fmt::format("{:>13.2f}", line.median(&Measurement::tokens_per_step));
   return out + "\n";
@@ -70,7 +70,8 @@ json::Object line_json(const BenchLine& line) {
                         {"first_token_seconds", figure(&Measurement::first_token)},
                         {"decode_tokens_per_second", decoded(figure(&Measurement::decode))},
                         {"bytes_per_token", decoded(figure(&Measurement::bytes_per_token))},
-                        {"tokens_per_step", decoded(figure(&Measurement::tokens_per_step))}};
+                        {"tokens_per_step", decoded(figure(&Measurement::tokens_per_step))},
+                        {"roofline_share", decoded(figure(&Measurement::share))}};
   };
   json::Object out = {{"what", line.point.what()},
                       {"batch", line.point.batch},
@@ -80,7 +81,6 @@ json::Object line_json(const BenchLine& line) {
       figures([&](double Measurement::*field) { return line.median(field); });
   for (const auto& [name, value] : medians) out.set(name, value);
   out.set("roofline_tokens_per_second", decoded(line.roofline()));
-  out.set("roofline_share", decoded(line.share()));
   json::Array repeats;
   for (const Measurement& one : line.repeats)
     repeats.emplace_back(figures([&](double Measurement::*field) { return one.*field; }));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <span>
 #include <utility>
 
 #include "app/bench_report.h"
@@ -14,6 +15,7 @@ namespace qnext::app {
 namespace {
 
 using engine::testing::FakeBackend;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -29,6 +31,10 @@ class ProfiledBackend : public FakeBackend {
     return FakeBackend::step(batch);
   }
   const backend::Traffic& traffic() const override { return traffic_; }
+  double measure_read_bandwidth() override {
+    measured_after.push_back(steps.size());
+    return 1;
+  }
   bool start_profile() override {
     steps_profiled_ = 0;
     return true;
@@ -37,6 +43,8 @@ class ProfiledBackend : public FakeBackend {
     const auto count = static_cast<double>(steps_profiled_);
     return {{"mixer", 3e-6 * count, 2 * steps_profiled_}, {"head", 1e-6 * count, steps_profiled_}};
   }
+
+  std::vector<size_t> measured_after;  // so many steps
 
  private:
   backend::Traffic traffic_;
@@ -66,6 +74,11 @@ TEST(Bench, DecodingIsCountedOnceAllSequencesDecode) {
   EXPECT_EQ(line.median(&Measurement::tokens_per_step), 1);
   EXPECT_GT(line.median(&Measurement::prefill), 0);
   EXPECT_GT(line.median(&Measurement::decode), 0);
+  EXPECT_GT(line.median(&Measurement::share), 0);
+  // The last repetition's, before, between and behind its slices.
+  ASSERT_EQ(backend.measured_after.size(), 2u * 9);
+  EXPECT_THAT(std::span(backend.measured_after).last(9),
+              ElementsAre(32, 33, 35, 36, 37, 38, 40, 41, 42));
   for (const Measurement& one : line.repeats) EXPECT_LE(one.first_token, 60 / one.prefill);
   // Each repetition: four steps of prompts, ten in which all decode.
   ASSERT_EQ(backend.steps.size(), 3u * 14);

@@ -49,6 +49,11 @@ class Passes {
   virtual void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                        std::span<const int64_t> hidden_rows,
                        std::span<const RowSequence> sequences) = 0;
+  // Only what run_mtp() leaves in the head's cache, from rows Hidden::model: for sequences that may
+  // want drafts later. The rows Hidden::mtp end with it too.
+  virtual void fill_mtp_cache(std::span<const int32_t> next_tokens,
+                              std::span<const int64_t> hidden_rows,
+                              std::span<const RowSequence> sequences) = 0;
 
   // Logits [rows, vocabulary] of at most logits_rows rows of `source`. They stay until the next
   // call.

@@ -194,6 +194,11 @@ void StepDriver::run_mtp(std::span<Progress> sequences) {
     last_rows[i] = static_cast<int64_t>(next_tokens.size()) - 1;
   }
   if (rows.empty()) return;
+  const auto proposes = [](const Progress& s) { return !s.result->error && s.step->propose > 0; };
+  if (!observer_ && std::ranges::none_of(sequences, proposes)) {
+    passes_.fill_mtp_cache(next_tokens, hidden, rows);
+    return;
+  }
   passes_.run_mtp(next_tokens, Hidden::model, hidden, rows);
   if (observer_) show_mtp(static_cast<int64_t>(next_tokens.size()));
   propose(sequences, last_rows);

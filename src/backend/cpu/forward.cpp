@@ -48,6 +48,27 @@ void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequ
 void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                       std::span<const int64_t> hidden_rows,
                       std::span<const RowSequence> sequences) {
+  combine_mtp_input(next_tokens, source, hidden_rows, sequences);
+  const MtpWeights& mtp = *weights_.mtp;
+  layer(mtp.layer, -1, kv_layers(config_, false), 0);
+  norm(w_->x, mtp.norm, w_->mtp_hidden);
+}
+
+void Forward::fill_mtp_cache(std::span<const int32_t> next_tokens,
+                             std::span<const int64_t> hidden_rows,
+                             std::span<const RowSequence> sequences) {
+  if (input_observer_) return run_mtp(next_tokens, Hidden::model, hidden_rows, sequences);
+  combine_mtp_input(next_tokens, Hidden::model, hidden_rows, sequences);
+  const LayerWeights& layer = weights_.mtp->layer;
+  const auto& attention = std::get<AttentionWeights>(layer.mixer);
+  norm(w_->x, layer.input_norm, w_->normed);
+  project(w_->normed, config_.hidden_size, {&attention.k, &attention.v}, {w_->keys, w_->values});
+  write_cache(attention, pages_->layer(kv_layers(config_, false)));
+}
+
+void Forward::combine_mtp_input(std::span<const int32_t> next_tokens, Hidden source,
+                                std::span<const int64_t> hidden_rows,
+                                std::span<const RowSequence> sequences) {
   const MtpWeights& mtp = *weights_.mtp;
   const int64_t width = config_.hidden_size;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -66,8 +87,6 @@ void Forward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
     input_observer_->inputs({&fc, 1}, rows_, 2 * width, w_->mtp_input);
   }
   project(w_->mtp_input, 2 * width, {&mtp.fc}, {w_->x});
-  layer(mtp.layer, -1, kv_layers(config_, false), 0);
-  norm(w_->x, mtp.norm, w_->mtp_hidden);
 }
 
 const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
@@ -172,8 +191,8 @@ void Forward::gated_attention(const AttentionWeights& weights, int index, int64_
        config_.hidden_size);
   project(w_->normed, config_.hidden_size, {&weights.q, &weights.k, &weights.v},
           {w_->projected, w_->keys, w_->values});
-  prepare_heads(weights);
-  ops::kv_write(pool_, shape, cache, w_->keys, w_->values, kv_width, attention_sequences_);
+  prepare_heads(w_->projected, config_.attention_heads, 2 * d, weights.q_norm);
+  write_cache(weights, cache);
 
   ops::AttentionInputs inputs;
   inputs.q = w_->projected;
@@ -191,20 +210,24 @@ void Forward::gated_attention(const AttentionWeights& weights, int index, int64_
     traffic_.kv += static_cast<size_t>(s.first_position + s.rows) * position_bytes;
 }
 
-// Norm and rotation of every query and key head, in place.
-void Forward::prepare_heads(const AttentionWeights& weights) {
+// w_->keys, as projected, and w_->values.
+void Forward::write_cache(const AttentionWeights& weights, const ops::KvCache& cache) {
+  prepare_heads(w_->keys, config_.kv_heads, config_.head_dim, weights.k_norm);
+  ops::kv_write(pool_, attention_shape(config_), cache, w_->keys, w_->values,
+                config_.kv_heads * config_.head_dim, attention_sequences_);
+}
+
+// Norm and rotation of every row's heads, in place; `stride` from one head to the next.
+void Forward::prepare_heads(float* heads, int64_t count, int64_t stride, Vector weight) {
   const int64_t d = config_.head_dim, half = rope_.rotary_dims / 2;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   pool_.parallel_for(rows_, 4, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      const auto prepare = [&](float* head, Vector weight) {
+      for (int64_t h = 0; h < count; ++h) {
+        float* head = heads + (r * count + h) * stride;
         ops::rms_norm_row(head, weight.data(), eps, d, head);
         ops::rope_row(head, w_->cosine + r * half, w_->sine + r * half, rope_.rotary_dims);
-      };
-      for (int64_t h = 0; h < config_.attention_heads; ++h)
-        prepare(w_->projected + (r * config_.attention_heads + h) * 2 * d, weights.q_norm);
-      for (int64_t h = 0; h < config_.kv_heads; ++h)
-        prepare(w_->keys + (r * config_.kv_heads + h) * d, weights.k_norm);
+      }
     }
   });
 }

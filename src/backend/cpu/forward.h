@@ -34,6 +34,8 @@ class Forward final : public Passes {
   void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                std::span<const int64_t> hidden_rows,
                std::span<const RowSequence> sequences) override;
+  void fill_mtp_cache(std::span<const int32_t> next_tokens, std::span<const int64_t> hidden_rows,
+                      std::span<const RowSequence> sequences) override;
   const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
   const float* mtp_hidden(int64_t) override { return w_->mtp_hidden; }
 
@@ -46,9 +48,13 @@ class Forward final : public Passes {
   }
   void begin(int64_t rows, std::span<const RowSequence> sequences);
   void embed(std::span<const int32_t> tokens, float* out, int64_t stride);
+  void combine_mtp_input(std::span<const int32_t> next_tokens, Hidden source,
+                         std::span<const int64_t> hidden_rows,
+                         std::span<const RowSequence> sequences);
   void layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index);
   void gated_attention(const AttentionWeights& weights, int index, int64_t kv_index);
-  void prepare_heads(const AttentionWeights& weights);
+  void write_cache(const AttentionWeights& weights, const ops::KvCache& cache);
+  void prepare_heads(float* heads, int64_t count, int64_t stride, Vector weight);
   void gated_delta_net(const GatedDeltaWeights& weights, int index, int64_t delta_index);
   void ungroup_projections();
   void choose_experts(const MlpWeights& weights, int index, int64_t slots);

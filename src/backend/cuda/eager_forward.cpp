@@ -67,6 +67,26 @@ void EagerForward::run_model(std::span<const int32_t> tokens,
 void EagerForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                            std::span<const int64_t> hidden_rows,
                            std::span<const RowSequence> sequences) {
+  combine_mtp_input(next_tokens, source, hidden_rows, sequences);
+  layer(weights_.mtp->layer, -1, kv_layers(config_, false), 0);
+  norm(w_->x, weights_.mtp->norm, w_->mtp_hidden);
+  end();
+}
+
+void EagerForward::fill_mtp_cache(std::span<const int32_t> next_tokens,
+                                  std::span<const int64_t> hidden_rows,
+                                  std::span<const RowSequence> sequences) {
+  combine_mtp_input(next_tokens, Hidden::model, hidden_rows, sequences);
+  const LayerWeights& layer = weights_.mtp->layer;
+  norm(w_->x, layer.input_norm, w_->normed);
+  prepare_attention(std::get<AttentionWeights>(layer.mixer),
+                    pages_->layer(kv_layers(config_, false)));
+  end();
+}
+
+void EagerForward::combine_mtp_input(std::span<const int32_t> next_tokens, Hidden source,
+                                     std::span<const int64_t> hidden_rows,
+                                     std::span<const RowSequence> sequences) {
   const MtpWeights& mtp = *weights_.mtp;
   const int64_t width = config_.hidden_size;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -80,9 +100,6 @@ void EagerForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
   ops::cuda::rms_norm(stream_.get(), both + width, 2 * width, mtp.hidden_norm.data(), eps, rows_,
                       width, both + width, 2 * width);
   project(both, mtp.fc, w_->x);
-  layer(mtp.layer, -1, kv_layers(config_, false), 0);
-  norm(w_->x, mtp.norm, w_->mtp_hidden);
-  end();
 }
 
 const float* EagerForward::lm_head(Hidden source, std::span<const int64_t> rows) {
@@ -231,16 +248,7 @@ void EagerForward::gated_attention(const AttentionWeights& weights, int64_t kv_i
   const int64_t kv_width = config_.kv_heads * d;
   const ops::AttentionShape shape = attention_shape(config_);
   const ops::KvCache cache = pages_->layer(kv_index);
-
-  project(w_->normed, weights.q, w_->projected);
-  project(w_->normed, weights.k, w_->keys);
-  project(w_->normed, weights.v, w_->values);
-  ops::cuda::prepare_heads(
-      stream_.get(),
-      {w_->projected, 2 * heads_width, 2 * d, config_.attention_heads, weights.q_norm.data()},
-      {w_->keys, kv_width, d, config_.kv_heads, weights.k_norm.data()}, rows_, d,
-      static_cast<float>(config_.rms_norm_eps), w_->cosine, w_->sine, rope_.rotary_dims / 2);
-  ops::cuda::kv_write(stream_.get(), batch_, shape, cache, w_->keys, w_->values, kv_width);
+  prepare_attention(weights, cache);
 
   ops::AttentionInputs inputs;
   inputs.q = w_->projected;
@@ -254,6 +262,22 @@ void EagerForward::gated_attention(const AttentionWeights& weights, int64_t kv_i
   const size_t position_bytes = dtype_bytes(cache.dtype, static_cast<size_t>(2 * kv_width));
   for (const RowSequence& s : sequences_)
     traffic_.kv += static_cast<size_t>(s.first_position + s.rows) * position_bytes;
+}
+
+// Queries, keys and values of w_->normed, the latter two to the cache.
+void EagerForward::prepare_attention(const AttentionWeights& weights, const ops::KvCache& cache) {
+  const int64_t d = config_.head_dim, heads_width = config_.attention_heads * d;
+  const int64_t kv_width = config_.kv_heads * d;
+  project(w_->normed, weights.q, w_->projected);
+  project(w_->normed, weights.k, w_->keys);
+  project(w_->normed, weights.v, w_->values);
+  ops::cuda::prepare_heads(
+      stream_.get(),
+      {w_->projected, 2 * heads_width, 2 * d, config_.attention_heads, weights.q_norm.data()},
+      {w_->keys, kv_width, d, config_.kv_heads, weights.k_norm.data()}, rows_, d,
+      static_cast<float>(config_.rms_norm_eps), w_->cosine, w_->sine, rope_.rotary_dims / 2);
+  ops::cuda::kv_write(stream_.get(), batch_, attention_shape(config_), cache, w_->keys, w_->values,
+                      kv_width);
 }
 
 void EagerForward::gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index) {

@@ -31,6 +31,8 @@ class EagerForward final : public Passes {
   void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                std::span<const int64_t> hidden_rows,
                std::span<const RowSequence> sequences) override;
+  void fill_mtp_cache(std::span<const int32_t> next_tokens, std::span<const int64_t> hidden_rows,
+                      std::span<const RowSequence> sequences) override;
   const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
   const float* mtp_hidden(int64_t rows) override;
 
@@ -48,8 +50,12 @@ class EagerForward final : public Passes {
              std::span<const RowSequence> sequences);
   void end();
   void embed(float* out, int64_t stride);
+  void combine_mtp_input(std::span<const int32_t> next_tokens, Hidden source,
+                         std::span<const int64_t> hidden_rows,
+                         std::span<const RowSequence> sequences);
   void layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index);
   void gated_attention(const AttentionWeights& weights, int64_t kv_index);
+  void prepare_attention(const AttentionWeights& weights, const ops::KvCache& cache);
   void gated_delta_net(const GatedDeltaWeights& weights, int64_t delta_index);
   void mlp(const MlpWeights& weights, int index);
   void choose_experts(const MlpWeights& weights, int index, int64_t slots);

@@ -119,6 +119,17 @@ void PackedForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
   newest_mtp_ = 1 - newest_mtp_;
 }
 
+void PackedForward::fill_mtp_cache(std::span<const int32_t> next_tokens,
+                                   std::span<const int64_t> hidden_rows,
+                                   std::span<const RowSequence> sequences) {
+  const std::vector<int32_t> hidden = places_of(Hidden::model, hidden_rows);
+  for (const PassPlan& plan : plan_passes(sequences)) {
+    const std::vector<int32_t> pass_tokens = gather(plan, next_tokens);
+    const std::vector<int32_t> pass_hidden = gather(plan, std::span<const int32_t>(hidden));
+    run(plan, pass_tokens, pass_hidden, {true, w_->final_hidden, nullptr});
+  }
+}
+
 // The values of the plan's rows, in its order.
 std::vector<int32_t> PackedForward::gather(const PassPlan& plan, std::span<const int32_t> values) {
   std::vector<int32_t> out;
@@ -172,7 +183,7 @@ void PackedForward::run(const PassPlan& plan, std::span<const int32_t> tokens,
                                  reinterpret_cast<intptr_t>(ends.hidden_out)};
     graphs_.run(stream_, key, [&] { pass(ends); });
   }
-  count_traffic(plan, ends.mtp);
+  count_traffic(plan, ends);
 }
 
 // Its need depends on the longest sequence of a batch, which the reservation does not tell.
@@ -234,6 +245,11 @@ void PackedForward::mtp_pass(const PassEnds& ends) {
   timer_.stage(stream_, "mtp fc");
   const Product fc{mtp.fc, StreamStore::f32, w_->x, width};
   project(w_->mtp_input, w_->mtp_stride, {&fc, 1});
+  if (!ends.hidden_out) {
+    prepare_attention(mtp.layer.input_norm, std::get<PackedAttention>(mtp.layer.mixer),
+                      kv_layers(config_, false));
+    return;
+  }
   layer(mtp.layer, -1, kv_layers(config_, false), 0);
   timer_.stage(stream_, "final norm");
   ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, mtp.norm.data(), eps(), rows_,
@@ -311,8 +327,10 @@ void PackedForward::add_to_residual(const PackedMatrix& weight) {
 
 // --- mixers ----------------------------------------------------------------------------------
 
-void PackedForward::gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index) {
-  const int64_t d = config_.head_dim, stride = w_->projected_stride;
+// Queries, and keys and values into the cache.
+ops::cuda::PagedCache PackedForward::prepare_attention(Vector norm, const PackedAttention& weights,
+                                                       int64_t kv_index) {
+  const int64_t stride = w_->projected_stride;
   Bf16* q = w_->projected;
   Bf16* k = q + weights.q.rows;
   Bf16* v = k + weights.k.rows;
@@ -337,11 +355,17 @@ void PackedForward::gated_attention(Vector norm, const PackedAttention& weights,
   const ops::cuda::PagedCache cache = pages_->paged_layer(kv_index);
   ops::cuda::paged_prepare(stream_.get(), pass_.batch, paged_shape_, cache, projections,
                            w_->queries, w_->queries_stride);
+  return cache;
+}
+
+void PackedForward::gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index) {
+  const int64_t d = config_.head_dim;
+  const ops::cuda::PagedCache cache = prepare_attention(norm, weights, kv_index);
   ops::cuda::PagedAttention inputs;
   inputs.q = w_->queries;
   inputs.q_stride = w_->queries_stride;
-  inputs.gate = q + d;
-  inputs.gate_stride = stride;
+  inputs.gate = w_->projected + d;
+  inputs.gate_stride = w_->projected_stride;
   inputs.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
   inputs.out = w_->mixed;
   inputs.out_stride = w_->mixed_stride;

@@ -41,6 +41,8 @@ class PackedForward final : public Passes {
   void run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                std::span<const int64_t> hidden_rows,
                std::span<const RowSequence> sequences) override;
+  void fill_mtp_cache(std::span<const int32_t> next_tokens, std::span<const int64_t> hidden_rows,
+                      std::span<const RowSequence> sequences) override;
   const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
   bool can_draw(const ops::SamplingParameters& sampling) const override;
   void draw(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens) override;
@@ -54,7 +56,7 @@ class PackedForward final : public Passes {
   struct PassEnds {
     bool mtp = false;
     const float* hidden_in = nullptr;  // [all rows of the source, hidden]
-    float* hidden_out = nullptr;       // [rows, hidden]
+    float* hidden_out = nullptr;       // [rows, hidden]; null: only the MTP head's cache is written
   };
 
   static std::vector<int32_t> gather(const PassPlan& plan, std::span<const int32_t> values);
@@ -68,6 +70,8 @@ class PackedForward final : public Passes {
   void model_pass(const PassEnds& ends);
   void mtp_pass(const PassEnds& ends);
   void layer(const PackedLayer& weights, int index, int64_t kv_index, int64_t delta_index);
+  ops::cuda::PagedCache prepare_attention(Vector norm, const PackedAttention& weights,
+                                          int64_t kv_index);
   void gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index);
   void gated_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
   void plain_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
@@ -82,7 +86,7 @@ class PackedForward final : public Passes {
   void mask_logits(std::span<const RowDraw> draws);
   void draw_group(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
   void show(Observed what, int index, int64_t width, const float* data);
-  void count_traffic(const PassPlan& plan, bool mtp);
+  void count_traffic(const PassPlan& plan, const PassEnds& ends);
   void count_kv(const PassPlan& plan);
   void count_state(const PassPlan& plan);
 

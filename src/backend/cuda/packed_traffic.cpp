@@ -6,7 +6,7 @@
 namespace qnext::backend::cuda {
 
 // What a pass moves besides experts, from shapes.
-void PackedForward::count_traffic(const PassPlan& plan, bool mtp) {
+void PackedForward::count_traffic(const PassPlan& plan, const PassEnds& ends) {
   const auto add = [&](const PackedMatrix& matrix) {
     traffic_.weights += static_cast<size_t>(matrix.bytes()) +
                         static_cast<size_t>(matrix.scale_count()) * sizeof(float);
@@ -25,9 +25,13 @@ void PackedForward::count_traffic(const PassPlan& plan, bool mtp) {
     if (layer.mlp.router) add(*layer.mlp.router);
     if (layer.mlp.shared_gate) add(*layer.mlp.shared_gate);
   };
-  if (mtp) {
+  if (ends.mtp) {
     add(model_.mtp->fc);
-    add_layer(model_.mtp->layer);
+    const auto& attention = std::get<PackedAttention>(model_.mtp->layer.mixer);
+    if (ends.hidden_out)
+      add_layer(model_.mtp->layer);
+    else
+      for (const PackedMatrix* matrix : {&attention.q, &attention.k, &attention.v}) add(*matrix);
   } else {
     for (const PackedLayer& layer : model_.layers) add_layer(layer);
   }
