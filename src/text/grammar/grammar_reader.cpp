@@ -47,9 +47,10 @@ int32_t GrammarReader::after(int32_t frame) {
 }
 
 bool GrammarReader::is_free(int32_t situation) const {
+  // `ended` comes first.
   const auto& all = ways_[static_cast<size_t>(situation)];
-  return all.size() == 1 && all[0].state != ended &&
-         grammar_->states[static_cast<size_t>(all[0].state)].is_free;
+  const size_t ends = may_end(situation) ? 1 : 0;
+  return all.size() == ends + 1 && grammar_->states[static_cast<size_t>(all[ends].state)].is_free;
 }
 
 int32_t GrammarReader::frame_number(const Frame& frame) {

@@ -60,7 +60,7 @@ class GrammarReader {
   bool must_end(int32_t situation) const {
     return may_end(situation) && ways(situation).size() == 1;
   }
-  // One way alone, in a state that is free.
+  // Apart from the end there is one way, in a state that is free.
   bool is_free(int32_t situation) const;
 
   const Grammar& grammar() const { return *grammar_; }

@@ -78,6 +78,11 @@ int32_t schema_rule(JsonRules& rules, const json::Value& schema, const std::stri
   return SchemaCompiler(rules, schema, name).whole();
 }
 
+std::vector<SchemaMember> schema_members(JsonRules& rules, const json::Value& schema,
+                                         const std::string& name) {
+  return SchemaCompiler(rules, schema, name).members();
+}
+
 SchemaCompiler::SchemaCompiler(JsonRules& rules, const json::Value& root, std::string name)
     : rules_(rules), builder_(rules.builder()), root_(root), name_(std::move(name)) {}
 

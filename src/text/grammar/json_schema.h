@@ -19,15 +19,31 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "text/grammar/json_rules.h"
+#include "text/grammar/text_automaton.h"
 
 namespace qnext::grammar {
 
 // The rule of the values that `schema` allows. `name` stands before the place in errors.
 int32_t schema_rule(JsonRules& rules, const json::Value& schema, const std::string& name = "");
+
+// A member that objects of a schema may have.
+struct SchemaMember {
+  std::string key;
+  bool is_required = false;
+  int32_t rule = 0;                        // of its values
+  std::optional<TextAutomaton> text = {};  // its values, where they are strings and nothing else
+};
+// Those of the objects that `schema` allows, in the order in which they are written, for forms that
+// write members one by one; members that the schema does not name are left out. Throws Error also
+// where the members are not free of each other (anyOf, minProperties).
+std::vector<SchemaMember> schema_members(JsonRules& rules, const json::Value& schema,
+                                         const std::string& name = "");
 
 }  // namespace qnext::grammar

@@ -18,6 +18,7 @@
 
 #include "base/json.h"
 #include "text/grammar/json_rules.h"
+#include "text/grammar/json_schema.h"
 #include "text/grammar/number_automaton.h"
 #include "text/grammar/text_automaton.h"
 
@@ -27,6 +28,7 @@ class SchemaCompiler {
  public:
   SchemaCompiler(JsonRules& rules, const json::Value& root, std::string name);
   int32_t whole();
+  std::vector<SchemaMember> members();
 
  private:
   struct Part {
@@ -94,6 +96,14 @@ class SchemaCompiler {
     Parts parts;
   };
   void compile_array(int32_t rule, const Parts& parts);
+  struct Members {
+    std::vector<std::string> keys;
+    std::vector<std::string> required;
+    int64_t least = 0;
+    int64_t most = 0;
+  };
+  Members members_of(const Parts& parts) const;
+  std::optional<TextAutomaton> text_of(const Parts& parts);
   void compile_object(int32_t rule, const Parts& parts);
   TextAutomaton pattern_of(const Part& part, const std::string& pattern) const;
   Parts parts_for_key(const Parts& parts, const std::string& key) const;

@@ -210,31 +210,77 @@ std::vector<SchemaCompiler::KeyClass> SchemaCompiler::key_classes(
   return classes;
 }
 
-void SchemaCompiler::compile_object(int32_t rule, const Parts& parts) {
-  std::vector<std::string> keys;
-  std::vector<std::string> required;
+SchemaCompiler::Members SchemaCompiler::members_of(const Parts& parts) const {
+  Members members;
+  members.most = no_limit;
   const auto add = [](std::vector<std::string>& list, const std::string& key) {
     if (std::find(list.begin(), list.end(), key) == list.end()) list.push_back(key);
   };
-  int64_t least = 0;
-  int64_t most = no_limit;
   for (const Part& part : parts) {
     for (const char* keyword : {"properties", "patternProperties"})
       if (find(part, keyword) && !find(part, keyword)->is_object())
         refuse(part, fmt::format("{} must be an object", keyword));
     if (const json::Value* properties = find(part, "properties"))
-      for (const auto& [key, schema] : properties->as_object()) add(keys, key);
-    least = std::max(least, count(part, "minProperties").value_or(0));
-    most = std::min(most, count(part, "maxProperties").value_or(no_limit));
+      for (const auto& [key, schema] : properties->as_object()) add(members.keys, key);
+    members.least = std::max(members.least, count(part, "minProperties").value_or(0));
+    members.most = std::min(members.most, count(part, "maxProperties").value_or(no_limit));
     const json::Value* list = find(part, "required");
     if (!list || list->is_bool()) continue;  // draft 3
     if (!list->is_array()) refuse(part, "required must be a list");
     for (const json::Value& key : list->as_array()) {
       if (!key.is_string()) refuse(part, "required must be a list of strings");
-      add(required, key.as_string());
+      add(members.required, key.as_string());
     }
   }
-  for (const std::string& key : required) add(keys, key);
+  for (const std::string& key : members.required) add(members.keys, key);
+  return members;
+}
+
+// The strings that the schemas allow; nothing where other values are allowed too.
+std::optional<TextAutomaton> SchemaCompiler::text_of(const Parts& parts) {
+  Expanded expanded;
+  for (const Part& part : parts) {
+    std::vector<const json::Value*> chain;
+    expand(part, chain, expanded);
+  }
+  const bool is_false = std::any_of(expanded.parts.begin(), expanded.parts.end(),
+                                    [](const Part& part) { return part.schema->is_bool(); });
+  if (is_false || !expanded.choices.empty()) return std::nullopt;
+  if (types_of(expanded.parts) != string_type) return std::nullopt;
+  if (const auto values = listed_values(expanded.parts)) {
+    std::vector<std::string> texts;
+    for (const json::Value& value : *values)
+      if (holds(value, expanded.parts, string_type)) texts.push_back(value.as_string());
+    return TextAutomaton::one_of(texts);
+  }
+  auto limited = string_automaton(expanded.parts, nullptr);
+  return limited ? std::move(*limited) : TextAutomaton::anything();
+}
+
+std::vector<SchemaMember> SchemaCompiler::members() {
+  const Part root{&root_, "#"};
+  Expanded expanded;
+  std::vector<const json::Value*> chain;
+  expand(root, chain, expanded);
+  const Members members = members_of(expanded.parts);
+  const bool counts =
+      members.least > std::ssize(members.required) || members.most < std::ssize(members.keys);
+  if (!expanded.choices.empty() || counts || key_limits(expanded.parts))
+    refuse(root, "its members are not free of each other, as the XML form of calls needs");
+  if (!(types_of(expanded.parts) & object_type)) refuse(root, "it allows no object");
+  std::vector<SchemaMember> result;
+  for (const std::string& key : members.keys) {
+    const Parts judged = parts_for_key(expanded.parts, key);
+    const bool is_required =
+        std::find(members.required.begin(), members.required.end(), key) != members.required.end();
+    result.push_back({key, is_required, judged.empty() ? rules_.any_value() : rule_for(judged),
+                      text_of(judged)});
+  }
+  return result;
+}
+
+void SchemaCompiler::compile_object(int32_t rule, const Parts& parts) {
+  auto [keys, required, least, most] = members_of(parts);
   std::vector<KeyClass> others = key_classes(parts, keys);
   if (const auto limits = key_limits(parts)) {
     for (KeyClass& one : others) one.keys = one.keys & *limits;

@@ -86,7 +86,7 @@ std::vector<std::shared_ptr<const TokenMask>> TokenGrammarReader::masks(
   std::vector<std::shared_ptr<const TokenMask>> result(drafts.size() + 1);
   int32_t at = situation_;
   for (size_t i = 0; at != GrammarReader::dead; ++i) {
-    if (!grammar_->reader_.is_free(at)) result[i] = grammar_->masks_.mask(at);
+    result[i] = grammar_->masks_.mask(at);
     if (i == drafts.size()) break;
     at = next(at, drafts[i]);
   }

@@ -90,6 +90,12 @@ const TokenMasks::StateTokens& TokenMasks::tokens_of(int32_t state) {
   return tokens;
 }
 
+bool TokenMasks::allows_all(const TokenMask& mask) const {
+  return std::all_of(trie_.nodes().begin(), trie_.nodes().end(), [&](const TokenTrie::Node& node) {
+    return node.token < 0 || has_bit(mask, node.token);
+  });
+}
+
 void TokenMasks::prepare(size_t most) {
   const std::vector<Grammar::State>& states = reader_.grammar().states;
   for (size_t i = 0; i < states.size() && most > 0; ++i) {
@@ -130,6 +136,8 @@ std::shared_ptr<const TokenMask> TokenMasks::mask(int32_t situation) {
   add_twins(mask);
   if (std::all_of(mask.begin(), mask.end(), [](uint32_t word) { return word == 0; }))
     fail("no token of this vocabulary can go on as the grammar asks");
+  // Of tokens that hold a whole tag and more there may be some that must not come even there.
+  if (reader_.is_free(situation) && allows_all(mask)) made = nullptr;
   if (masks_.size() >= most_masks) masks_.clear();
   masks_.emplace(situation, made);
   return made;

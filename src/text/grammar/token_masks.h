@@ -27,8 +27,8 @@ class TokenMasks {
   // `end_tokens` may come where the text may end. Trie and reader must outlive this.
   TokenMasks(const TokenTrie& trie, GrammarReader& reader, std::vector<int32_t> end_tokens);
 
-  // Of a situation that is not dead. Throws Error where no token may come, as can be in a
-  // vocabulary that lacks a token for some byte.
+  // Of a situation that is not dead; null where any token may come, as in free text. Throws Error
+  // where no token may come, as can be in a vocabulary that lacks a token for some byte.
   std::shared_ptr<const TokenMask> mask(int32_t situation);
 
   // Finds the tokens of the states that read almost any byte, which takes milliseconds each: for a
@@ -50,6 +50,7 @@ class TokenMasks {
   int32_t representative(int32_t state) const;
   void walk(int32_t node, int32_t situation, TokenMask& mask);
   void add_twins(TokenMask& mask) const;
+  bool allows_all(const TokenMask& mask) const;
 
   const TokenTrie& trie_;
   GrammarReader& reader_;
