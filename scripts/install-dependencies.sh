@@ -8,7 +8,7 @@ set -euo pipefail
 
 build_packages=(
   g++ cmake ninja-build ccache mold
-  libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev
+  libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev libssl-dev
 )
 # Debian 12's default Boost is too old for the server; Ubuntu 24.04's is not.
 if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then

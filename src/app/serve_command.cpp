@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <memory>
 
+#include "app/api_key.h"
 #include "app/command.h"
+#include "app/file_limit.h"
 #include "app/fingerprint.h"
 #include "app/interrupt.h"
 #include "app/model_files.h"
@@ -49,15 +51,6 @@ constexpr const char* examples =
     "OpenAI's clients work with the base URL http://127.0.0.1:8000/v1. Ctrl-C stops taking "
     "requests\n"
     "and finishes those under way; a second one ends them too.";
-
-std::string read_api_key(const ServeOptions& options) {
-  if (options.api_key_file.empty()) return options.api_key;
-  std::string key = read_file(options.api_key_file);
-  key.erase(std::find_if(key.begin(), key.end(), [](char c) { return c == '\n' || c == '\r'; }),
-            key.end());
-  if (key.empty()) fail("{} holds no key: its first line is the key", options.api_key_file);
-  return key;
-}
 
 std::string served_name(const ServeOptions& options, const ModelFiles& files) {
   if (!options.model_name.empty()) return options.model_name;
@@ -103,8 +96,9 @@ void run_until_stopped(server::HttpServer& http, server::EngineThread& engine) {
 }
 
 int serve(const ServeOptions& options) {
+  raise_file_limit();
   const ModelFiles files(options.model);
-  const std::string api_key = read_api_key(options);
+  const std::string api_key = read_api_key(options.api_key, options.api_key_file);
   const Tokenizer tokenizer = load_tokenizer(files);
   const ModelChatTemplate chat_template = choose_template(options, files);
   std::unique_ptr<server::AccessLog> log;
