@@ -2,7 +2,7 @@
 # Everything that must hold, from a fresh machine: installs what is missing, then
 #   format    clang-format has nothing to change
 #   release   optimised build, all tests
-#   clients   the openai package drives qnext serve, where pip can install it
+#   clients   the clients of others drive qnext serve, where pip can install them
 #   dev       AddressSanitizer and UndefinedBehaviorSanitizer, all tests
 #   tsan      ThreadSanitizer, the tests of what runs on several threads
 #   tidy      clang-tidy finds nothing
@@ -73,13 +73,19 @@ stage_release() {
 }
 
 stage_clients() {
-  local folder=build/venv
-  "$folder/bin/python" -c 'import openai' 2>/dev/null ||
-    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet openai; } || {
-    echo "the openai package cannot be installed here: skipped"
+  local folder=build/venv client broken=0
+  local clients=(openai anthropic)
+  "$folder/bin/python" -c 'import anthropic, openai' 2>/dev/null ||
+    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet anthropic openai; } || {
+    echo "the clients' packages cannot be installed here: skipped"
     return
   }
-  build release -- qnext && "$folder/bin/python" tests/openai_client.py build/release/qnext
+  build release -- qnext || return 1
+  for client in "${clients[@]}"; do
+    echo "$client"
+    "$folder/bin/python" "tests/${client}_client.py" build/release/qnext || broken=1
+  done
+  return "$broken"
 }
 
 stage_dev() {

@@ -3,27 +3,14 @@
 Needs the package openai. Prints a line for each check and exits with 1 if one failed.
 """
 
-import json
-import os
-import re
-import subprocess
 import sys
 
 import openai
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MODEL = "tiny-shakespeare"
-EXPECTED = json.load(open(os.path.join(ROOT, "models", MODEL, "expected.json")))
+from serving import EXPECTED, KEY, MODEL, raises, run, serving
+
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}}}}]
-
-
-def raises(kind, call):
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}")
 
 
 def check_models(client):
@@ -92,19 +79,68 @@ def check_errors(client):
     raises(openai.AuthenticationError, lambda: list(stranger.models.list()))
 
 
-def main():
-    server = subprocess.Popen(
-        [sys.argv[1], "serve", "--port", "0", "--api-key", "key"], stdout=subprocess.PIPE, text=True)
-    try:
-        url = re.search(r"http://\S+", server.stdout.readline()).group()
-        client = openai.OpenAI(base_url=url + "/v1", api_key="key", max_retries=0)
-        for check in (check_models, check_completions, check_chat, check_errors):
-            check(client)
-            print(check.__name__, "holds")
-    finally:
-        server.terminate()
-        status = server.wait(60)
-    assert status == 0, f"the server ended with {status}"
+def check_responses(client):
+    whole = client.responses.create(
+        model=MODEL, input="ROMEO:", instructions="A play.", max_output_tokens=20, temperature=0)
+    assert whole.status == "incomplete" and whole.incomplete_details.reason == "max_output_tokens"
+    assert whole.output_text and whole.usage.output_tokens == 20
+    items = client.responses.create(
+        model=MODEL, max_output_tokens=20, temperature=0, store=False, input=[
+            {"role": "developer", "content": "A play."},
+            {"role": "user", "content": [{"type": "input_text", "text": "ROMEO:"}]}])
+    assert items.output_text == whole.output_text
+    assert client.responses.retrieve(whole.id).output_text == whole.output_text
+    asked = list(client.responses.input_items.list(whole.id))
+    assert len(asked) == 1 and asked[0].role == "user"
+    turn = client.responses.create(
+        model=MODEL, input="Again!", max_output_tokens=5, previous_response_id=whole.id)
+    assert turn.previous_response_id == whole.id
+    assert turn.usage.input_tokens > whole.usage.input_tokens
+    client.responses.delete(whole.id)
+    raises(openai.NotFoundError, lambda: client.responses.retrieve(whole.id))
+    raises(openai.NotFoundError, lambda: client.responses.retrieve(items.id))
+    raises(openai.NotFoundError, lambda: client.responses.create(
+        model=MODEL, input="a", previous_response_id=whole.id))
+    refused = raises(openai.BadRequestError, lambda: client.responses.create(
+        model=MODEL, input="a", tools=[{"type": "web_search"}]))
+    assert refused.param == "tools[0].type"
 
 
-main()
+def check_response_streams(client):
+    arguments = dict(model=MODEL, input="ROMEO:", temperature=0, extra_body={"stop": ["e"]})
+    whole = client.responses.create(**arguments)
+    assert whole.status == "completed"
+    with client.responses.stream(**arguments) as stream:
+        text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    assert text == final.output_text == whole.output_text
+    events = list(client.responses.create(stream=True, **arguments))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    types = [event.type for event in events]
+    kept = [t for i, t in enumerate(types) if i == 0 or t != types[i - 1]]
+    assert kept == ["response.created", "response.in_progress", "response.output_item.added",
+                    "response.content_part.added", "response.output_text.delta",
+                    "response.output_text.done", "response.content_part.done",
+                    "response.output_item.done", "response.completed"], kept
+
+
+# A call and its result, as a client's tool loop sends them back.
+def check_response_tools(client):
+    tools = [{"type": "function", "name": "weather", "strict": False, "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}}}}]
+    answer = client.responses.create(
+        model=MODEL, tools=tools, max_output_tokens=10, input=[
+            {"role": "user", "content": "Is it fair?"},
+            {"type": "reasoning", "id": "rs_1", "summary": [],
+             "content": [{"type": "reasoning_text", "text": "Let me look."}]},
+            {"type": "function_call", "call_id": "1", "name": "weather",
+             "arguments": '{"city": "Verona"}'},
+            {"type": "function_call_output", "call_id": "1", "output": "fair"}])
+    assert answer.usage.output_tokens == 10
+    assert answer.tools[0].name == "weather"
+
+
+with serving(sys.argv[1]) as url:
+    run([check_models, check_completions, check_chat, check_errors, check_responses,
+         check_response_streams, check_response_tools],
+        openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0))

@@ -7,11 +7,14 @@
 #include "server/chat_prompt.h"
 #include "server/completions.h"
 #include "server/fields.h"
+#include "server/messages.h"
+#include "server/responses.h"
 
 namespace qnext::server {
 namespace {
 
 constexpr std::string_view model_prefix = "/v1/models/";
+constexpr std::string_view response_prefix = "/v1/responses/";
 
 Reply json_reply(const json::Value& value) {
   return {.body = json::write(value)};
@@ -43,87 +46,124 @@ struct Api::Route {
   std::string_view path;  // one that ends in '/' serves what is below it
   std::string_view method;
   Reply (Api::*handler)(const Request&);
+  ErrorShape errors = ErrorShape::openai;
   bool open = false;  // needs no key
 };
 
 const std::vector<Api::Route>& Api::routes() {
+  constexpr ErrorShape anthropic = ErrorShape::anthropic;
   static const std::vector<Route> all = {
-      {"/health", "GET", &Api::health, true},      {"/metrics", "GET", &Api::show_metrics},
-      {"/v1/models", "GET", &Api::list_models},    {model_prefix, "GET", &Api::show_model},
-      {"/tokenize", "POST", &Api::tokenize},       {"/detokenize", "POST", &Api::detokenize},
-      {"/v1/completions", "POST", &Api::complete}, {"/v1/chat/completions", "POST", &Api::chat},
+      {"/health", "GET", &Api::health, ErrorShape::openai, true},
+      {"/metrics", "GET", &Api::show_metrics},
+      {"/v1/models", "GET", &Api::list_models},
+      {model_prefix, "GET", &Api::show_model},
+      {"/tokenize", "POST", &Api::tokenize},
+      {"/detokenize", "POST", &Api::detokenize},
+      {"/v1/completions", "POST", &Api::complete},
+      {"/v1/chat/completions", "POST", &Api::chat},
+      {"/v1/responses", "POST", &Api::respond},
+      {response_prefix, "GET", &Api::show_response},
+      {response_prefix, "DELETE", &Api::delete_response},
+      {"/v1/messages", "POST", &Api::message, anthropic},
+      {"/v1/messages/count_tokens", "POST", &Api::count_tokens, anthropic},
   };
   return all;
 }
 
-const Api::Route* Api::find_route(std::string_view path) {
+// One for each method that the path takes.
+std::vector<const Api::Route*> Api::routes_of(std::string_view path) {
+  std::vector<const Route*> found;
   for (const Route& route : routes()) {
     const bool is_folder = route.path.ends_with('/');
-    if (path == route.path || (is_folder && path.starts_with(route.path))) return &route;
+    const bool serves = path == route.path || (is_folder && path.starts_with(route.path));
+    if (serves && (found.empty() || found.front()->path == route.path)) found.push_back(&route);
   }
-  return nullptr;
+  return found;
 }
 
 std::string_view Api::route_name(std::string_view path) {
-  const Route* route = find_route(path);
-  return route ? route->path : "other";
+  const std::vector<const Route*> found = routes_of(path);
+  return found.empty() ? "other" : found.front()->path;
 }
 
-Reply error_reply(const ApiError& error) {
-  return {.status = error.status(), .body = json::write(error.body())};
+ErrorShape Api::error_shape(std::string_view path) {
+  const std::vector<const Route*> found = routes_of(path);
+  return found.empty() ? ErrorShape::openai : found.front()->errors;
+}
+
+Reply error_reply(const ApiError& error, ErrorShape shape) {
+  return {.status = error.status(), .body = json::write(error.body(shape))};
 }
 
 Api::Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key)
     : model_(model), engine_(engine), metrics_(metrics), api_key_(std::move(api_key)) {}
 
-void Api::authorize(const Request& request, const Route& route) const {
-  if (api_key_.empty() || route.open) return;
+void Api::authorize(const Request& request) const {
+  if (api_key_.empty()) return;
   constexpr std::string_view scheme = "Bearer ";
   std::string_view given = request.authorization;
   if (given.starts_with(scheme)) given.remove_prefix(scheme.size());
-  if (!same_secret(given, api_key_))
+  const bool known = same_secret(given, api_key_) | same_secret(request.api_key, api_key_);
+  if (!known)
     throw ApiError(401, "the API key is missing or wrong: send 'Authorization: Bearer KEY'",
                    "invalid_api_key");
 }
 
 std::optional<Reply> Api::refuse(const Request& request) const {
-  const Route* route = find_route(request.path);
-  if (!route)
+  const std::vector<const Route*> found = routes_of(request.path);
+  if (found.empty())
     return error_reply({404, fmt::format("there is no route {}", request.path), "not_found"});
+  const ErrorShape shape = found.front()->errors;
   try {
-    authorize(request, *route);
+    if (!found.front()->open) authorize(request);
   } catch (const ApiError& error) {
-    Reply reply = error_reply(error);
+    Reply reply = error_reply(error, shape);
     reply.headers.emplace_back("www-authenticate", "Bearer");
     return reply;
   }
-  if (request.method == route->method) return std::nullopt;
-  Reply reply = error_reply(
-      {405, fmt::format("{} takes {}, not {}", request.path, route->method, request.method),
-       "method_not_allowed"});
-  reply.headers.emplace_back("allow", route->method);
+  std::string methods;
+  for (const Route* route : found) {
+    if (request.method == route->method) return std::nullopt;
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route->method);
+  }
+  Reply reply =
+      error_reply({405, fmt::format("{} takes {}, not {}", request.path, methods, request.method),
+                   "method_not_allowed"},
+                  shape);
+  reply.headers.emplace_back("allow", methods);
   return reply;
 }
 
 Reply Api::handle(const Request& request) {
   if (auto refused = refuse(request)) return std::move(*refused);
-  const Route& route = *find_route(request.path);
+  const std::vector<const Route*> found = routes_of(request.path);
+  const Route& route = **std::find_if(
+      found.begin(), found.end(), [&](const Route* one) { return one->method == request.method; });
+  Reply reply = answer(route, request);
+  // What Anthropic's clients call x-request-id.
+  if (route.errors == ErrorShape::anthropic) reply.headers.emplace_back("request-id", request.id);
+  return reply;
+}
+
+Reply Api::answer(const Route& route, const Request& request) {
+  const ErrorShape shape = route.errors;
   try {
     return (this->*route.handler)(request);
   } catch (const ApiError& error) {
-    return error_reply(error);
+    return error_reply(error, shape);
   } catch (const QueueFull& error) {
-    Reply reply =
-        error_reply({429, fmt::format("the server is busy: {}", error.what()), "queue_full"});
+    Reply reply = error_reply(
+        {429, fmt::format("the server is busy: {}", error.what()), "queue_full"}, shape);
     // A place is free when the next answer ends, which is soon where so many run.
     reply.headers.emplace_back("retry-after", "1");
     return reply;
   } catch (const Error& error) {
-    return error_reply({400, error.what(), "invalid_request"});
+    return error_reply({400, error.what(), "invalid_request"}, shape);
   } catch (const std::bad_alloc&) {
-    return error_reply({503, "out of memory: the request is too large just now", "out_of_memory"});
+    return error_reply({503, "out of memory: the request is too large just now", "out_of_memory"},
+                       shape);
   } catch (const std::exception& error) {
-    return error_reply({500, fmt::format("unexpected: {}", error.what()), "internal_error"});
+    return error_reply({500, fmt::format("unexpected: {}", error.what()), "internal_error"}, shape);
   }
 }
 
@@ -196,6 +236,28 @@ Reply Api::complete(const Request& request) {
 
 Reply Api::chat(const Request& request) {
   return generation_reply(start_chat(read_body(request), request.id, model_, engine_));
+}
+
+Reply Api::respond(const Request& request) {
+  return generation_reply(start_response(read_body(request), model_, engine_, responses_));
+}
+
+Reply Api::show_response(const Request& request) {
+  return {.body = stored_response(request.path.substr(response_prefix.size()), responses_)};
+}
+
+Reply Api::delete_response(const Request& request) {
+  return json_reply(
+      server::delete_response(request.path.substr(response_prefix.size()), responses_));
+}
+
+Reply Api::message(const Request& request) {
+  return generation_reply(start_message(read_body(request), request.id, model_, engine_));
+}
+
+Reply Api::count_tokens(const Request& request) {
+  return json_reply(
+      json::Object{{"input_tokens", count_message_tokens(read_body(request), model_)}});
 }
 
 }  // namespace qnext::server

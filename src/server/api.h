@@ -12,6 +12,7 @@
 #include "server/engine_thread.h"
 #include "server/generation.h"
 #include "server/metrics.h"
+#include "server/response_store.h"
 #include "server/served_model.h"
 
 namespace qnext::server {
@@ -20,6 +21,7 @@ struct Request {
   std::string method;
   std::string path;           // without the query
   std::string authorization;  // the header of that name
+  std::string api_key;        // the header x-api-key
   std::string body;
   std::string id;  // letters, digits, '-', '_', '.'
 };
@@ -32,7 +34,7 @@ struct Reply {
   std::unique_ptr<Generation> generation = nullptr;  // set: the body, and its end, come from here
 };
 
-Reply error_reply(const ApiError& error);
+Reply error_reply(const ApiError& error, ErrorShape shape = ErrorShape::openai);
 
 // Safe to call from many threads. All that is given by reference must outlive it and its replies.
 class Api {
@@ -46,14 +48,17 @@ class Api {
   Reply handle(const Request& request);
   // The route that serves a path, for counting; "other" where there is none.
   static std::string_view route_name(std::string_view path);
+  // How its clients expect to be told of errors.
+  static ErrorShape error_shape(std::string_view path);
 
   Metrics& metrics() const { return metrics_; }
 
  private:
   struct Route;
   static const std::vector<Route>& routes();
-  static const Route* find_route(std::string_view path);
-  void authorize(const Request& request, const Route& route) const;
+  static std::vector<const Route*> routes_of(std::string_view path);
+  void authorize(const Request& request) const;
+  Reply answer(const Route& route, const Request& request);
 
   Reply health(const Request& request);
   Reply show_metrics(const Request& request);
@@ -63,6 +68,11 @@ class Api {
   Reply detokenize(const Request& request);
   Reply complete(const Request& request);
   Reply chat(const Request& request);
+  Reply message(const Request& request);
+  Reply count_tokens(const Request& request);
+  Reply respond(const Request& request);
+  Reply show_response(const Request& request);
+  Reply delete_response(const Request& request);
 
   json::Object model_object() const;
   json::Value read_body(const Request& request) const;
@@ -71,6 +81,7 @@ class Api {
   EngineThread& engine_;
   Metrics& metrics_;
   std::string api_key_;
+  ResponseStore responses_;
 };
 
 }  // namespace qnext::server

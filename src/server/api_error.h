@@ -1,4 +1,4 @@
-// Errors as OpenAI's API tells them: a status and {"error": {message, type, param, code}}.
+// Errors as APIs tell them: a status, and a body in the shape of the protocol.
 #pragma once
 
 #include <string>
@@ -9,6 +9,11 @@
 
 namespace qnext::server {
 
+enum class ErrorShape {
+  openai,     // {"error": {message, type, param, code}}
+  anthropic,  // {"type": "error", "error": {type, message}}
+};
+
 class ApiError : public Error {
  public:
   // `code` is for programs, `param` names the field of the request; either may be empty.
@@ -16,8 +21,10 @@ class ApiError : public Error {
       : Error(message), status_(status), code_(std::move(code)), param_(std::move(param)) {}
 
   int status() const { return status_; }
+  const std::string& code() const { return code_; }
+  const std::string& param() const { return param_; }
   // The response's body.
-  json::Object body() const;
+  json::Object body(ErrorShape shape = ErrorShape::openai) const;
 
  private:
   int status_;

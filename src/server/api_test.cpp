@@ -15,9 +15,6 @@ using ::testing::HasSubstr;
 
 class Apis : public FakeServer {
  protected:
-  ClientResponse post(const std::string& path, const std::string& body) const {
-    return testing::post_once(port(), path, body);
-  }
   void expect_refused(const std::string& path, const std::string& body, const std::string& param,
                       int status = 400) const {
     const ClientResponse response = post(path, body);
@@ -31,15 +28,6 @@ class Apis : public FakeServer {
         << body << "\n"
         << response.body;
   }
-  // A template that shows what it was given.
-  void use_template(const std::string& source) {
-    chat_template_ =
-        std::make_unique<ModelChatTemplate>(ChatTemplate(source), std::nullopt, json::Object{});
-    model.chat_template = chat_template_.get();
-  }
-
- private:
-  std::unique_ptr<ModelChatTemplate> chat_template_;
 };
 
 TEST_F(Apis, SimpleRoutes) {

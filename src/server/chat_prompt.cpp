@@ -4,32 +4,16 @@
 #include <array>
 #include <utility>
 
+#include "server/message_content.h"
+
 namespace qnext::server {
 namespace {
-
-// Text, or a list of parts, all of text.
-std::string read_content(const json::Value& content, const std::string& path) {
-  if (content.is_string()) return content.as_string();
-  if (!content.is_array()) refuse_field(path, "must be a string or a list of parts");
-  std::string text;
-  for (size_t i = 0; i < content.as_array().size(); ++i) {
-    const Fields part(content.as_array()[i], fmt::format("{}[{}]", path, i));
-    const std::string type = part.text("type").value_or("text");
-    if (type != "text" && type != "input_text")
-      part.refuse("type", fmt::format("is '{}': this model reads text only", type));
-    const json::Value& value = part.required("text");
-    if (!value.is_string()) part.refuse("text", "must be a string");
-    text += value.as_string();
-  }
-  return text;
-}
 
 // Arguments come as JSON text, and templates walk through an object.
 json::Value read_tool_call(const json::Value& value, const std::string& path) {
   const Fields call(value, path);
   const Fields function(call.required("function"), call.path("function"));
-  const json::Value& name = function.required("name");
-  if (!name.is_string()) function.refuse("name", "must be a string");
+  const std::string& name = function.required_text("name");
   json::Value arguments = json::Object{};
   if (const json::Value* given = function.find("arguments")) {
     arguments = *given;
@@ -50,9 +34,8 @@ json::Value read_tool_call(const json::Value& value, const std::string& path) {
 
 json::Object read_message(const json::Value& value, const std::string& path) {
   const Fields message(value, path);
-  const json::Value& given = message.required("role");
-  if (!given.is_string()) message.refuse("role", "must be a string");
-  const std::string role = given.as_string() == "developer" ? "system" : given.as_string();
+  const std::string& given = message.required_text("role");
+  const std::string role = given == "developer" ? "system" : given;
   constexpr std::array roles = {"system", "user", "assistant", "tool"};
   if (std::find(roles.begin(), roles.end(), role) == roles.end())
     message.refuse("role", fmt::format("is '{}', which is none of system, developer, user, "
@@ -61,7 +44,7 @@ json::Object read_message(const json::Value& value, const std::string& path) {
   json::Object read{{"role", role}};
   const json::Value* calls = message.find("tool_calls");
   if (const json::Value* content = message.find("content"))
-    read.set("content", read_content(*content, message.path("content")));
+    read.set("content", read_text_content(*content, message.path("content")));
   else if (role == "assistant")
     read.set("content", "");
   else
@@ -123,29 +106,59 @@ json::Array read_tools(const Fields& fields) {
 
 }  // namespace
 
+json::Object read_variables(const Fields& fields) {
+  json::Object variables;
+  const std::string effort = fields.text("reasoning_effort").value_or("");
+  if (effort == "none" || effort == "minimal") variables.set("enable_thinking", false);
+  const json::Value* more = fields.find("chat_template_kwargs");
+  if (!more) return variables;
+  if (!more->is_object()) fields.refuse("chat_template_kwargs", "must be an object");
+  for (const auto& [name, value] : more->as_object()) variables.set(name, value);
+  return variables;
+}
+
+// Without what the template writes behind the last message; templates may trim the content.
+std::string cut_behind(std::string text, const json::Value& last, const Fields& fields) {
+  constexpr std::string_view blanks = " \n\r\t";
+  const json::Value* role = last.find("role");
+  if (role->as_string() != "assistant" || last.find("tool_calls"))
+    fields.refuse("continue_final_message", "needs a last message of the assistant, without calls");
+  const std::string& content = last.find("content")->as_string();
+  const size_t first = content.find_first_not_of(blanks);
+  if (first == std::string::npos)
+    fields.refuse("continue_final_message", "needs a last message that says something");
+  const std::string said = content.substr(first, content.find_last_not_of(blanks) + 1 - first);
+  const size_t at = text.rfind(said);
+  if (at == std::string::npos)
+    fields.refuse("continue_final_message", "does not work with this model's chat template");
+  text.resize(at + said.size());
+  return text;
+}
+
 ChatPrompt chat_prompt(const Fields& fields, const ServedModel& model) {
   if (!model.chat_template)
     throw ApiError(400, "this model has no chat template: use /v1/completions", "no_chat_template");
   const json::Value& messages = fields.required("messages");
   if (!messages.is_array() || messages.as_array().empty())
     fields.refuse("messages", "must be a list of at least one message");
-  json::Object variables;
-  if (const json::Value* more = fields.find("chat_template_kwargs")) {
-    if (!more->is_object()) fields.refuse("chat_template_kwargs", "must be an object");
-    variables = more->as_object();
-  }
+  json::Object variables = read_variables(fields);
   json::Array list;
   for (size_t i = 0; i < messages.as_array().size(); ++i)
     list.emplace_back(read_message(messages.as_array()[i], fmt::format("messages[{}]", i)));
+  const bool go_on = fields.boolean("continue_final_message").value_or(false);
+  const json::Value last = list.back();
   variables.set("messages", std::move(list));
   json::Array tools = read_tools(fields);
   if (!tools.empty()) variables.set("tools", tools);
-  variables.set("add_generation_prompt", true);
+  variables.set("add_generation_prompt", !go_on);
+  std::string text;
   try {
-    return {model.chat_template->render(variables), std::move(tools)};
+    text = model.chat_template->render(variables);
   } catch (const Error& error) {
     throw ApiError(400, error.what(), "invalid_value", "messages");
   }
+  if (go_on) text = cut_behind(std::move(text), last, fields);
+  return {std::move(text), std::move(tools)};
 }
 
 }  // namespace qnext::server

@@ -113,8 +113,9 @@ json::Object ChatWriter::message(size_t number) const {
 
 std::string ChatWriter::end(const Usage& usage) {
   if (options_.stream) {
-    if (!options_.include_usage) return {};
-    return options_.head.usage_chunk("chat.completion.chunk", usage);
+    std::string out;
+    if (options_.include_usage) out = options_.head.usage_chunk("chat.completion.chunk", usage);
+    return out.append(done_event);
   }
   json::Array choices;
   for (size_t i = 0; i < choices_.size(); ++i)

@@ -5,46 +5,24 @@
 
 #include "engine/testing/tiny_tokenizer.h"
 #include "server/testing/http_client.h"
+#include "server/testing/written_answer.h"
 
 namespace qnext::server {
 namespace {
 
 using testing::ClientResponse;
 
-constexpr const char* answer =
-    "I think\n</think>\n\nLet me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": "
-    "{\"city\": "
-    "\"Berlin\"}}\n</tool_call>\n<tool_call>\n<function=weather>\n<parameter=city>\nRome\n"
-    "</parameter>\n</function>\n</tool_call>";
-
 ChatWriter::Options options(bool stream) {
-  return {
-      .head = {.id = "chatcmpl-abc", .model = "m", .created = 1},
-      .stream = stream,
-      .include_usage = false,
-      .logprobs = false,
-      .in_reasoning = true,
-      .tools = json::parse(R"([{"type": "function", "function": {"name": "weather"}}])", "tools")
-                   .as_array()};
+  return {.head = {.id = "chatcmpl-abc", .model = "m", .created = 1},
+          .stream = stream,
+          .include_usage = false,
+          .logprobs = false,
+          .in_reasoning = true,
+          .tools = testing::weather_tools()};
 }
 
-AnswerNews last(engine::FinishReason reason) {
-  AnswerNews news;
-  news.finish = engine::Finish{.reason = reason};
-  return news;
-}
-
-// The answer in pieces of `size` bytes.
 std::string write(ChatWriter& writer, size_t size, engine::FinishReason reason) {
-  std::string out = writer.begin();
-  const std::string text = answer;
-  for (size_t at = 0; at < text.size(); at += size) {
-    AnswerNews news;
-    news.text = text.substr(at, size);
-    out += writer.news(0, news);
-  }
-  out += writer.news(0, last(reason));
-  return out + writer.end({});
+  return testing::write_answer(writer, testing::full_answer, size, {.reason = reason});
 }
 
 TEST(ChatWriter, AWholeMessageHasItsPartsApart) {
@@ -108,7 +86,7 @@ TEST(ChatWriter, WithoutToolsNothingIsACall) {
   ChatWriter writer(plain, 1, tokenizer);
   const json::Value body = json::parse(write(writer, 5, engine::FinishReason::length), "body");
   const json::Value& choice = body.find("choices")->as_array()[0];
-  EXPECT_EQ(choice.find("message")->find("content")->as_string(), answer);
+  EXPECT_EQ(choice.find("message")->find("content")->as_string(), testing::full_answer);
   EXPECT_EQ(choice.find("finish_reason")->as_string(), "length");
 }
 

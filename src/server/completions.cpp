@@ -88,8 +88,9 @@ class CompletionWriter : public ResponseWriter {
 
   std::string end(const Usage& usage) override {
     if (options_.stream) {
-      if (!options_.include_usage) return {};
-      return options_.head.usage_chunk("text_completion", usage);
+      std::string out;
+      if (options_.include_usage) out = options_.head.usage_chunk("text_completion", usage);
+      return out.append(done_event);
     }
     json::Array all;
     for (size_t i = 0; i < choices_.size(); ++i)

@@ -9,6 +9,24 @@ void refuse_field(const std::string& path, const std::string& problem) {
   throw ApiError(400, path + " " + problem, "invalid_value", path);
 }
 
+ApiError renamed(const ApiError& error, std::span<const FieldName> names) {
+  for (const FieldName& name : names) {
+    std::string param = error.param();
+    const size_t at = param.find(name.read);
+    if (at == std::string::npos || (at > 0 && !name.read.starts_with('.'))) continue;
+    const size_t end = at + name.read.size();
+    const bool whole =
+        name.read.ends_with('.') || end == param.size() || param[end] == '.' || param[end] == '[';
+    if (!whole) continue;
+    param.replace(at, name.read.size(), name.known);
+    std::string message = error.what();
+    if (const size_t named = message.find(error.param()); named != std::string::npos)
+      message.replace(named, error.param().size(), param);
+    return {error.status(), message, error.code(), param};
+  }
+  return error;
+}
+
 std::vector<int32_t> read_token_ids(const json::Array& ids, int64_t vocabulary,
                                     const std::string& path) {
   std::vector<int32_t> tokens;
@@ -92,6 +110,12 @@ const json::Value& Fields::required(std::string_view name) const {
   const json::Value* value = find(name);
   if (!value) refuse(name, "is missing");
   return *value;
+}
+
+const std::string& Fields::required_text(std::string_view name) const {
+  const json::Value& value = required(name);
+  if (!value.is_string()) refuse(name, fmt::format("must be a string, not {}", value.kind_name()));
+  return value.as_string();
 }
 
 }  // namespace qnext::server

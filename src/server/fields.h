@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,7 @@ class Fields {
   std::optional<std::string> text(std::string_view name) const;
   // The same, for what must be there.
   const json::Value& required(std::string_view name) const;
+  const std::string& required_text(std::string_view name) const;
 
   // As errors name the field: "stream_options.include_usage".
   std::string path(std::string_view name) const;
@@ -43,5 +45,24 @@ std::vector<int32_t> read_token_ids(const json::Array& ids, int64_t vocabulary,
                                     const std::string& path);
 
 [[noreturn]] void refuse_field(const std::string& path, const std::string& problem);
+
+// How a field's path begins where it is read, or a part of it from a '.' on, and what clients of
+// another protocol call that.
+struct FieldName {
+  std::string_view read;
+  std::string_view known;
+};
+// The error with the field's name as its client knows it: by the first that fits.
+ApiError renamed(const ApiError& error, std::span<const FieldName> names);
+
+// Runs `read`, whose errors name fields of another protocol.
+template <typename Read>
+auto with_names(std::span<const FieldName> names, const Read& read) {
+  try {
+    return read();
+  } catch (const ApiError& error) {
+    throw renamed(error, names);
+  }
+}
 
 }  // namespace qnext::server

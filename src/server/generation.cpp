@@ -6,8 +6,6 @@
 namespace qnext::server {
 namespace {
 
-constexpr std::string_view last_event = "data: [DONE]\n\n";
-
 // Why an answer that ended so is no answer; nothing if it is one.
 std::optional<ApiError> failure_of(const engine::Finish& finish) {
   if (finish.reason == engine::FinishReason::error)
@@ -30,6 +28,15 @@ std::string event(const json::Value& data) {
   return "data: " + json::write(data) + "\n\n";
 }
 
+std::string named_event(std::string_view name, const json::Value& data) {
+  return fmt::format("event: {}\n{}", name, event(data));
+}
+
+std::string ResponseWriter::fail(const ApiError& error, bool streamed) {
+  if (!streamed) return json::write(error.body());
+  return event(error.body()).append(done_event);
+}
+
 Generation::Generation(std::vector<AnswerHandle> answers, std::unique_ptr<ResponseWriter> writer,
                        bool streamed, int32_t choices)
     : answers_(std::move(answers)),
@@ -43,13 +50,8 @@ void Generation::set_wake(const std::function<void()>& wake) {
 }
 
 void Generation::fail(Output& output, const ApiError& error) {
-  if (streamed_) {
-    output.body += event(error.body());
-    output.body += last_event;
-  } else {
-    output.body = json::write(error.body());
-    status_ = error.status();
-  }
+  output.body += writer_->fail(error, streamed_);
+  if (!streamed_) status_ = error.status();
   finish_reason_ = "error";
   output.done = done_ = true;
 }
@@ -83,7 +85,6 @@ Generation::Output Generation::take() {
   }
   if (std::find(ended_.begin(), ended_.end(), false) == ended_.end()) {
     output.body += writer_->end(usage_);
-    if (streamed_) output.body += last_event;
     output.done = done_ = true;
   }
   return output;

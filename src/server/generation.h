@@ -22,8 +22,11 @@ struct Usage {
   json::Object object() const;
 };
 
-// One server-sent event.
+// One server-sent event; with a name where the protocol has one ("message_start").
 std::string event(const json::Value& data);
+std::string named_event(std::string_view name, const json::Value& data);
+// What ends the events of completions.
+constexpr std::string_view done_event = "data: [DONE]\n\n";
 
 // How an endpoint writes answers: as events while they come, or as one body at the end. Each call
 // returns what the response's body goes on with.
@@ -33,6 +36,8 @@ class ResponseWriter {
   virtual std::string begin() { return {}; }
   virtual std::string news(size_t choice, const AnswerNews& news) = 0;
   virtual std::string end(const Usage& usage) = 0;
+  // The answer failed: nothing follows. As completions tell it unless a protocol has its own way.
+  virtual std::string fail(const ApiError& error, bool streamed);
 };
 
 // Letting go of it cancels the answers. For one thread at a time.

@@ -9,7 +9,6 @@
 #include <boost/beast/http.hpp>
 #include <condition_variable>
 #include <mutex>
-#include <random>
 #include <set>
 #include <thread>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "base/error.h"
 #include "server/access_log.h"
 #include "server/api.h"
+#include "server/random_id.h"
 #include "text/utf8.h"
 
 namespace qnext::server {
@@ -28,11 +28,6 @@ namespace http = beast::http;
 using tcp = asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
-
-std::string random_id() {
-  thread_local std::mt19937_64 engine{std::random_device{}()};
-  return fmt::format("{:016x}", engine());
-}
 
 // The client's own name for its request, where it is harmless in headers, logs and responses.
 std::string request_id(beast::string_view given) {
@@ -204,6 +199,7 @@ class Session : public std::enable_shared_from_this<Session> {
     decoder.push(target.substr(0, target.find('?')), request.path);
     decoder.finish(request.path);
     request.authorization = std::string(head[http::field::authorization]);
+    request.api_key = std::string(head["x-api-key"]);
     request.id = request_id(head["x-request-id"]);
     keep_alive_ = head.keep_alive();
     version_ = head.version();
@@ -229,7 +225,8 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<bool> refuse_unread(const Request& request, error_code error) {
     const auto problem = reading_failed(error);
     if (!problem) co_return false;
-    co_return co_await answer_unread(request, error_reply(*problem));
+    co_return co_await answer_unread(request,
+                                     error_reply(*problem, Api::error_shape(request.path)));
   }
 
   // A client that is still sending would lose the response to a reset: what it sends is dropped for

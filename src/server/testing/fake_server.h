@@ -51,6 +51,15 @@ class FakeServer : public ::testing::Test {
   ~FakeServer() override { hold = false; }
 
   uint16_t port() const { return server->port(); }
+  ClientResponse post(const std::string& path, const std::string& body) const {
+    return post_once(port(), path, body);
+  }
+  // A template that shows what it was given.
+  void use_template(const std::string& source) {
+    chat_template_ =
+        std::make_unique<ModelChatTemplate>(ChatTemplate(source), std::nullopt, json::Object{});
+    model.chat_template = chat_template_.get();
+  }
   // What a greedy completion must say.
   std::string greedy_text(const std::string& prompt, int64_t max_tokens) const {
     engine::GenerationRequest request;
@@ -88,6 +97,9 @@ class FakeServer : public ::testing::Test {
   std::unique_ptr<Api> api;
   std::unique_ptr<AccessLog> log;
   std::unique_ptr<HttpServer> server;
+
+ private:
+  std::unique_ptr<ModelChatTemplate> chat_template_;
 };
 
 }  // namespace qnext::server::testing

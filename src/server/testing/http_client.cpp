@@ -15,11 +15,19 @@ namespace qnext::server::testing {
 std::vector<json::Value> ClientResponse::events() const {
   std::vector<json::Value> values;
   for (size_t at = 0; at < body.size();) {
+    std::string name;
+    if (body.compare(at, 7, "event: ") == 0) {
+      const size_t line_end = body.find('\n', at);
+      name = body.substr(at + 7, line_end - at - 7);
+      at = line_end + 1;
+    }
     const size_t end = body.find("\n\n", at);
     if (end == std::string::npos || body.compare(at, 6, "data: ") != 0)
       fail("these are no events: {}", body);
     const std::string data = body.substr(at + 6, end - at - 6);
     if (data != "[DONE]") values.push_back(json::parse(data, "event"));
+    if (!name.empty() && values.back().find("type")->as_string() != name)
+      fail("event {} says it is {}", name, data);
     at = end + 2;
   }
   return values;
@@ -117,7 +125,12 @@ ClientResponse Client::read_response() {
 }
 
 ClientResponse Client::get(const std::string& path, const Headers& headers) {
-  std::string head = "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n";
+  return ask("GET", path, headers);
+}
+
+ClientResponse Client::ask(const std::string& method, const std::string& path,
+                           const Headers& headers) {
+  std::string head = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n";
   for (const auto& [name, value] : headers) head += name + ": " + value + "\r\n";
   send(head + "\r\n");
   return read_response();

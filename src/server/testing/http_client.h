@@ -15,7 +15,8 @@ struct ClientResponse {
   std::map<std::string, std::string> headers;  // by name in lower case
   std::string body;                            // chunks put together
   json::Value json() const { return json::parse(body, "body"); }
-  // The values of the events, "[DONE]" left out.
+  // The values of the events, "[DONE]" left out. An event that has a name must name it in its data
+  // too, as "type".
   std::vector<json::Value> events() const;
   bool done() const { return body.ends_with("data: [DONE]\n\n"); }
 };
@@ -33,6 +34,9 @@ class Client {
   ClientResponse get(const std::string& path, const Headers& headers = {});
   ClientResponse post(const std::string& path, const std::string& body,
                       const Headers& headers = {});
+  // A request of any method, without a body.
+  ClientResponse ask(const std::string& method, const std::string& path,
+                     const Headers& headers = {});
 
   // The parts of that, for tests of what goes wrong.
   void send(const std::string& bytes);
