@@ -2,6 +2,7 @@
 #include <chrono>
 #include <thread>
 
+#include "app/testing/certificate.h"
 #include "app/testing/serving.h"
 #include "server/testing/http_client.h"
 
@@ -13,10 +14,13 @@ using testing::HasSubstr;
 
 class LoadTests : public Serving {
  protected:
-  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  std::string url(const std::string& scheme = "http") const {
+    return scheme + "://127.0.0.1:" + std::to_string(port_);
+  }
 
   json::Value load(std::vector<std::string> more) {
-    std::vector<std::string> arguments = {"loadtest", url(), "--json"};
+    std::vector<std::string> arguments = {"loadtest", "--json"};
+    if (more.front().find("://") == std::string::npos) arguments.push_back(url());
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Outcome outcome = run(arguments);
     EXPECT_EQ(outcome.status, 0) << outcome.err << outcome.out;
@@ -99,6 +103,32 @@ TEST_F(LoadTests, AThousandStreamsOfWhichAFifthIsCutOff) {
   EXPECT_EQ(settled("qnext_free_pages", pages), pages);
   EXPECT_EQ(settled("qnext_free_slots", slots), slots);
   EXPECT_EQ(stop(SIGTERM), 0);
+}
+
+TEST_F(LoadTests, StreamsOverTls) {
+  write_certificate(path("cert"), path("key"));
+  serve({"--tls-cert", path("cert"), "--tls-key", path("key"), "--log", path("log")});
+  const json::Value report =
+      load({url("https"), "--insecure", "--requests", "40", "--concurrency", "8", "--cut", "0.5",
+            "--prompt-tokens", "8", "--generate", "32", "--ignore-eos"});
+  EXPECT_EQ(count(report, "finished"), 20);
+  EXPECT_EQ(count(report, "cut"), 20);
+  expect_error(run({"loadtest", url("https")}), "connecting: certificate verify failed");
+  expect_error(run({"loadtest", url()}), "no answer");
+  // One that never finishes its handshake keeps nobody from the rest.
+  Client silent(port_);
+  silent.send("\x16\x03");
+  EXPECT_EQ(
+      count(load({url("https"), "--insecure", "--requests", "2", "--generate", "4"}), "finished"),
+      2);
+  silent.hang_up();
+  EXPECT_EQ(stop(SIGTERM), 0);
+  // The server saw which streams broke off.
+  const std::string log = read_file(path("log"));
+  size_t abandoned = 0;
+  for (size_t at = 0; (at = log.find("\"status\": 499", at)) != std::string::npos; ++at)
+    ++abandoned;
+  EXPECT_GE(abandoned, 15u);
 }
 
 TEST_F(LoadTests, SaysWhyRequestsFail) {

@@ -34,7 +34,7 @@ class Serving : public Commands {
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
       const std::string line = read_file(out);
       if (!line.ends_with('\n')) continue;
-      EXPECT_THAT(line, ::testing::HasSubstr("tiny-shakespeare at http://127.0.0.1:"));
+      EXPECT_THAT(line, ::testing::MatchesRegex("tiny-shakespeare at https?://127.0.0.1:[0-9]+\n"));
       port_ = static_cast<uint16_t>(std::stoi(line.substr(line.rfind(':') + 1)));
     }
     ASSERT_NE(port_, 0) << read_file(err);
