@@ -50,6 +50,7 @@ const actions = {
   choose(node, index) {
     if (answering) return;
     current.nodes[node.parent].chosen = index;
+    store.entitle(current);
     keep(current);
     showConversation();
   },
