@@ -83,12 +83,15 @@ def check_streams_that_are_cut_off(url, certificate):
     except (OSError, ssl.SSLError):
         pass
     client.close()
+
+    def is_free():
+        return (metric(watcher, "qnext_abandoned_total") == 1 and
+                metric(watcher, "qnext_running") == 0 and
+                metric(watcher, "qnext_free_slots") == slots)
     end = time.time() + 30
-    while metric(watcher, "qnext_running") > 0 and time.time() < end:
+    while not is_free() and time.time() < end:
         time.sleep(0.05)
-    assert metric(watcher, "qnext_running") == 0
-    assert metric(watcher, "qnext_free_slots") == slots
-    assert metric(watcher, "qnext_abandoned_total") == 1
+    assert is_free()
 
 
 def check_curl(url, certificate):
