@@ -40,6 +40,7 @@ struct ServeOptions {
   int32_t max_sequences = 16;
   int32_t queue = 256;
   int64_t kv_tokens = 0;
+  size_t swap_bytes = size_t{4} << 30;
   MachineOptions machine;
   AnswerOptions answer;
 };
@@ -89,6 +90,7 @@ engine::EngineOptions engine_options(const ServeOptions& options, const ModelFil
                                      const backend::Backend& backend) {
   engine::EngineOptions engine = options.answer.engine_options(files.stop_tokens());
   engine.max_sequences = options.max_sequences;
+  engine.swap_bytes = options.swap_bytes;
   const int64_t context =
       engine.max_context > 0 ? engine.max_context : files.config.context_length();
   int64_t tokens = options.kv_tokens;
@@ -180,6 +182,10 @@ void add_capacity(CLI::App& command, ServeOptions& options) {
   add("--kv-tokens", options.kv_tokens,
       "tokens of all sequences together [8192 each, at least one --context]")
       ->check(between(1, int64_t{1} << 40));
+  add("--swap-memory", options.swap_bytes,
+      "for answers that pause while those are too few; 0: they start anew [4 GiB]")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false).description(""));
 }
 
 void add_limits(CLI::App& command, ServeOptions& options) {

@@ -27,6 +27,10 @@ void check_request(const GenerationRequest& request, const EngineOptions& option
     if (token < 0 || token >= config.vocabulary_size)
       fail("the prompt holds token {}, but the model's vocabulary has {}: is this its tokenizer?",
            token, config.vocabulary_size);
+  if (!std::ranges::is_sorted(request.boundaries) ||
+      (!request.boundaries.empty() &&
+       (request.boundaries.front() < 0 || request.boundaries.back() > prompt)))
+    fail("the boundaries of messages must ascend within the prompt's {} tokens", prompt);
   if (request.max_tokens && *request.max_tokens < 1)
     fail("max_tokens is {}: ask for at least one token", *request.max_tokens);
   if (request.speculate < 0 || request.speculate > options.max_speculation)
@@ -95,7 +99,8 @@ std::optional<FinishReason> advance(const PlannedStep& planned, backend::Sequenc
   const int32_t accepted = result.accepted_drafts();
   QNEXT_CHECK(result.tokens.empty() != planned.draw && accepted <= planned.drafts &&
               std::ssize(result.proposed) <= planned.propose);
-  ++(sequence.prefilling() ? counts.prefill_steps : counts.decode_steps);
+  const bool answers = planned.draw && sequence.length() > sequence.prompt_tokens;
+  ++(answers ? counts.decode_steps : counts.prefill_steps);
   counts.drafted_tokens += planned.drafts;
   sequence.computed += planned.rows - planned.drafts + accepted;
   sequence.slots.advance(planned.drafts, accepted);
@@ -148,10 +153,13 @@ Engine::Engine(backend::Backend& backend, const Tokenizer* tokenizer, const Engi
       scheduler_({.max_sequences = plan_.options.max_sequences,
                   .prefill_chunk = plan_.options.prefill_chunk,
                   .page_tokens = backend.capabilities().page_tokens,
+                  .likely_answer = plan_.options.likely_answer,
                   .snapshot_slots = snapshot_slots(plan_)},
                  pages_, slots_),
       speculation_(plan_.options.adapt_speculation, backend.config().layers.size()) {
   backend_.reserve(plan_.reservation);
+  swap_.emplace(backend_, plan_.options.swap_bytes);
+  scheduler_.use_swap(*swap_);
   if (plan_.options.cache_bytes > 0) make_cache();
 }
 
@@ -187,7 +195,9 @@ RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   sequence->reason_at_limit =
       request.max_tokens && most <= room ? FinishReason::length : FinishReason::context;
   sequence->tokens = std::move(request.prompt);
-  sequence->prompt_tokens = prompt;
+  sequence->prompt_tokens = sequence->prefill_tokens = prompt;
+  sequence->boundaries = std::move(request.boundaries);
+  sequence->user = std::move(request.user);
   sequence->statistics.prompt_tokens = prompt;
   for (const int32_t token : sequence->tokens) sequence->counts.add(token, false);
 
@@ -262,11 +272,13 @@ void Engine::finish_cancelled() {
 
 EngineLoad Engine::load() const {
   return {.waiting = scheduler_.waiting(),
+          .paused = scheduler_.paused(),
           .running = scheduler_.running(),
           .free_pages = pages_.free(),
           .free_slots = slots_.free(),
           .cached_pages = cache_ ? cache_->pages() : 0,
-          .cached_bytes = cache_ ? cache_->bytes() : 0};
+          .cached_bytes = cache_ ? cache_->bytes() : 0,
+          .swapped_bytes = swap_->bytes()};
 }
 
 }  // namespace qnext::engine

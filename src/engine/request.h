@@ -29,6 +29,12 @@ struct GenerationRequest {
   // At most so many drafts of the MTP head for each step, fewer where they do not pay (see
   // engine/speculation.h); 0: off. The answer is the same, only sooner.
   int32_t speculate = 0;
+  // Places in the prompt, counted in tokens and ascending, where others are likely to part from it:
+  // where the instructions end that all conversations share, where a message ends. The cache of
+  // prefixes keeps states there.
+  std::vector<int64_t> boundaries = {};
+  // Whose request it is: users take turns where requests have to wait. Empty counts as one user.
+  std::string user = {};
   // For measurements: SequenceStep::force_accepted.
   int32_t force_accepted = -1;
 };
@@ -52,6 +58,7 @@ struct GenerationCounts {
   int64_t decode_steps = 0;      // steps after those
   int64_t drafted_tokens = 0;    // drafts that were verified
   int64_t accepted_tokens = 0;   // drafts that became part of the answer
+  int64_t pauses = 0;            // how often it made way for older sequences
 
   // Tokens of the answer for each decode step: 1 without speculation; 0 where there was none.
   double tokens_per_step() const {
