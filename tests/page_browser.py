@@ -50,6 +50,11 @@ HOSTILE = [
     "`" * 5001,
     "~~" * 3000,
     "http://" * 2000,
+    "*a " * 10000,
+    "$$a\n" * 10000,
+    "| a\n" * 10000,
+    "[a](" * 10000,
+    "- a\n\n" * 5000,
     "</textarea></style><script>window.harmed=1</script>",
     "\u202e\u0000\ufffe &lt;script&gt; &#x6a;avascript",
 ]

@@ -100,6 +100,11 @@ TEST_F(Serving, OptionsMayComeFromAFile) {
             413);
 }
 
+TEST_F(Serving, TheExampleOfAFileIsOne) {
+  serve({"--config", QNEXT_SOURCE_DIR "/packaging/serve.toml"});
+  EXPECT_EQ(Client(port_).get("/health").status, 200);
+}
+
 TEST_F(Serving, SaysWhatIsWrongInAConfigurationFile) {
   const auto expect = [&](const std::string& text, const std::string& error, int status = 1) {
     write_file(path("config"), text);

@@ -12,6 +12,7 @@ import {formula} from "/page/math.js";
 const MOST_NESTING = 12;
 const EMPHASIS_REACH = 1000;
 const LINK_REACH = 2000;
+const FORMULA_LINES = 60;
 
 const FENCE = /^( {0,3})(`{3,}|~{3,})\s*([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
@@ -71,7 +72,8 @@ function mathEnd(lines, at) {
   const close = lines[at].trim().startsWith("$$") ? "$$" : "\\]";
   if (lines[at].trim().slice(2).trimEnd().endsWith(close)) return at + 1;
   if (lines[at].trim().slice(2).includes(close)) return at;
-  for (let i = at + 1; i < lines.length && lines[i].trim() !== ""; ++i)
+  const most = Math.min(lines.length, at + FORMULA_LINES);
+  for (let i = at + 1; i < most && lines[i].trim() !== ""; ++i)
     if (lines[i].trimEnd().endsWith(close)) return i + 1;
   return at;
 }
@@ -234,8 +236,8 @@ function renderTable(lines, depth) {
       element("tbody", {}, lines.slice(2).map((line) => row(line, "td")))));
 }
 
-// Marks within a line, in the order in which they are tried. Each takes the text, where the mark
-// stands and the nesting, and gives [node, end], or nothing.
+// Marks within a line. Each takes the text, where the mark stands, the nesting and, by mark, up to
+// where none closes, and gives [node, end], or nothing.
 const INLINE = {
   "\\": escaped,
   "`": codeSpan,
@@ -255,13 +257,14 @@ export function appendInline(parent, text, depth = 0) {
   let plain = "";
   let at = 0;
   const finder = new RegExp(SPECIAL);
+  const unclosed = new Map();
   while (at < text.length) {
     finder.lastIndex = at;
     const found = finder.exec(text);
     if (!found) break;
     plain += text.slice(at, found.index);
     at = found.index;
-    const made = depth < MOST_NESTING ? INLINE[text[at]](text, at, depth) : null;
+    const made = depth < MOST_NESTING ? INLINE[text[at]](text, at, depth, unclosed) : null;
     if (made) {
       if (plain) parent.append(plain);
       plain = "";
@@ -320,7 +323,7 @@ function dollarFormula(text, at) {
   return null;
 }
 
-function emphasis(text, at, depth) {
+function emphasis(text, at, depth, unclosed) {
   const sign = text[at];
   const isWord = (c) => c !== undefined && /[\p{L}\p{N}]/u.test(c);
   const length = Math.min(text.slice(at, at + 4).match(/^(\*+|_+)/)[0].length, 3);
@@ -329,7 +332,8 @@ function emphasis(text, at, depth) {
   if (sign === "_" && isWord(text[at - 1])) return null;  // snake_case
   const mark = sign.repeat(length);
   const most = Math.min(text.length, at + EMPHASIS_REACH);
-  for (let end = text.indexOf(mark, at + length); end > 0 && end < most;
+  const begin = Math.max(at + length, unclosed.get(mark) || 0);
+  for (let end = text.indexOf(mark, begin); end > 0 && end < most;
     end = text.indexOf(mark, end + 1)) {
     if (/\s/.test(text[end - 1]) || text[end - 1] === "\\") continue;
     if (sign === "_" && isWord(text[end + length])) continue;
@@ -344,6 +348,7 @@ function emphasis(text, at, depth) {
     appendInline(holder, inner, depth + 1);
     return [made, end + length];
   }
+  unclosed.set(mark, most);
   return [mark, at + length];
 }
 
