@@ -16,10 +16,10 @@ void check_request(const GenerationRequest& request, const EngineOptions& option
                    const Config& config) {
   const int64_t prompt = std::ssize(request.prompt);
   if (prompt == 0) fail("the prompt is empty: give at least one token");
-  if (prompt >= options.max_context) {
+  if (request.embed ? prompt > options.max_context : prompt >= options.max_context) {
     const bool largest = options.max_context >= config.context_length();
-    fail("the prompt has {} tokens, but the context of {} leaves no room for an answer: {}", prompt,
-         options.max_context,
+    fail("the prompt has {} tokens, but the context of {} leaves no room for {}: {}", prompt,
+         options.max_context, request.embed ? "all of it" : "an answer",
          largest ? "shorten the prompt, the model was made for no more"
                  : "shorten the prompt or raise --context");
   }
@@ -70,6 +70,7 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
   step.mtp = sequence.speculation.head_in_step;
   if (step.mtp && !planned.draw) step.next_token = sequence.tokens[next];
   step.propose = planned.propose;
+  if (sequence.embedding) step.hidden = sequence.embedding->begin(planned.rows);
   return step;
 }
 
@@ -189,9 +190,10 @@ RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   const int64_t room = options().max_context - prompt;
   const int64_t most = request.max_tokens.value_or(room);
   sequence->sampling = std::move(request.sampling);
-  sequence->speculate = request.speculate;
+  sequence->speculate = request.embed ? 0 : request.speculate;
   sequence->force_accepted = request.force_accepted;
-  sequence->limit = prompt + std::min(most, room);
+  sequence->limit = request.embed ? prompt : prompt + std::min(most, room);
+  if (request.embed) sequence->embedding.emplace(backend_.config().hidden_size);
   sequence->reason_at_limit =
       request.max_tokens && most <= room ? FinishReason::length : FinishReason::context;
   sequence->tokens = std::move(request.prompt);
@@ -242,6 +244,11 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
     else
       speculation_.judged(sequence.speculation, planned.drafts, result.accepted_drafts());
     std::optional<FinishReason> reason = advance(planned, result);
+    if (sequence.embedding) {
+      sequence.embedding->add();
+      if (!sequence.prefilling()) finish(sequence, FinishReason::embedded);
+      return;
+    }
     save_answer(sequence, first);
     if (!reason) return;
     if (*reason != FinishReason::cancelled) sequence.answer.flush();
@@ -253,11 +260,14 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
 
 void Engine::finish(Sequence& sequence, FinishReason reason, std::string error) {
   if (reason != FinishReason::error) keep_answer(sequence);
+  std::vector<float> embedding;
+  if (reason == FinishReason::embedded) embedding = sequence.embedding->mean();
   const std::unique_ptr<Sequence> ended = scheduler_.remove(sequence.id);
   const Finish finish{.reason = reason,
                       .stop_string = ended->answer.stop_string(),
                       .error = std::move(error),
-                      .counts = ended->statistics};
+                      .counts = ended->statistics,
+                      .embedding = std::move(embedding)};
   try {
     ended->answer.listener().on_finish(ended->id, finish);
   } catch (const std::exception&) {

@@ -122,6 +122,8 @@ class Engine {
 
   // As planned: every 0 and absent value filled in.
   const EngineOptions& options() const { return plan_.options; }
+  // The values of an embedding.
+  int64_t hidden_size() const { return backend_.config().hidden_size; }
   EngineLoad load() const;
 
  private:

@@ -37,6 +37,9 @@ struct GenerationRequest {
   std::string user = {};
   // For measurements: SequenceStep::force_accepted.
   int32_t force_accepted = -1;
+  // Not an answer but the prompt's embedding (Finish::embedding). Nothing is drawn, and all of the
+  // prompt runs, whatever the cache knows; what the fields above say of an answer means nothing.
+  bool embed = false;
 };
 
 enum class FinishReason {
@@ -45,8 +48,10 @@ enum class FinishReason {
   length,       // max_tokens reached
   context,      // the context is full
   cancelled,
-  error,  // Finish::error says what
+  error,     // Finish::error says what
+  embedded,  // Finish::embedding is there
 };
+constexpr size_t finish_reasons = 7;
 // "stop_token", "stop_string", ...
 std::string_view finish_reason_name(FinishReason reason);
 
@@ -73,6 +78,9 @@ struct Finish {
   std::string stop_string = {};  // the one that was met, with FinishReason::stop_string
   std::string error = {};        // one line, with FinishReason::error
   GenerationCounts counts = {};
+  // With FinishReason::embedded: the mean, over the prompt's tokens, of the hidden states after the
+  // final norm, [hidden_size].
+  std::vector<float> embedding = {};
 };
 
 // Calls come from within Engine::step() or Engine::cancel(), on the thread that called it.

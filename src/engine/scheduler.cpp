@@ -61,7 +61,7 @@ PlannedStep plan_prefill(Sequence& sequence, int32_t rows, std::span<const int32
     step.kept_rows.push_back({static_cast<int32_t>(row), free_slots.front()});
     free_slots = free_slots.subspan(1);
   }
-  step.draw = step.rows == sequence.prefill_tokens - sequence.computed;
+  step.draw = !sequence.embedding && step.rows == sequence.prefill_tokens - sequence.computed;
   step.propose = step.draw ? drafts_worth_proposing(sequence, step.rows) : 0;
   return step;
 }
@@ -105,6 +105,7 @@ void start_anew(Sequence& sequence) {
   sequence.drafts.clear();
   sequence.restored.reset();
   sequence.snapshots.clear();
+  if (sequence.embedding) sequence.embedding->start_anew();
 }
 
 bool has_begun(const Sequence& sequence) {
@@ -161,14 +162,15 @@ bool Scheduler::enter(Sequence& sequence) {
   const int32_t slots = sequence.speculate + 1;
   if (slots > slots_.free()) return false;
   CachedPrefix prefix;
-  if (cache_) prefix = cache_->find(sequence.tokens);
+  const bool cached = cache_ && !sequence.embedding;  // which needs the states of every token
+  if (cached) prefix = cache_->find(sequence.tokens);
   const int32_t pages = likely_pages(sequence) - static_cast<int32_t>(prefix.pages.size());
   if (!make_room(pages + likely_growth())) {
     pages_.give_back(prefix.pages);
     return false;
   }
   sequence.slots = SequenceSlots(slots_.take(slots));
-  if (cache_) start_behind(sequence, std::move(prefix), limits_.page_tokens);
+  if (cached) start_behind(sequence, std::move(prefix), limits_.page_tokens);
   return true;
 }
 
@@ -225,7 +227,7 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
   if (!sequence) sequence = take_from(paused_);
   if (!sequence) return nullptr;
   const auto answer = static_cast<double>(sequence->length() - sequence->prompt_tokens);
-  usual_answer_ += usual_weight * (answer - usual_answer_);
+  if (!sequence->embedding) usual_answer_ += usual_weight * (answer - usual_answer_);
   release(*sequence);
   if (swap_) swap_->drop(*sequence);
   return sequence;

@@ -46,7 +46,7 @@ struct PlannedStep {
   Sequence* sequence = nullptr;
   int32_t rows = 0;     // from position sequence->computed on
   int32_t drafts = 0;   // of them, at the end
-  bool draw = false;    // false while more of the prompt is to come
+  bool draw = false;    // false while more of the prompt is to come, and for embeddings
   int32_t propose = 0;  // drafts wanted for the step after
   // Rows of a prompt after which the state is kept in a slot.
   struct KeptRow {

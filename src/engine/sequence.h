@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/answer.h"
 #include "engine/prefix_cache.h"
+#include "engine/prompt_mean.h"
 #include "engine/request.h"
 #include "engine/slot_allocator.h"
 #include "engine/speculation.h"
@@ -25,7 +27,7 @@ struct Sequence {
   DraftRecord speculation;
   int32_t force_accepted = -1;
   // Most tokens that prompt and answer may have together: the context, or fewer by max_tokens.
-  int64_t limit = 0;
+  int64_t limit = 0;  // the prompt's tokens where no answer is wanted
   FinishReason reason_at_limit = FinishReason::length;
 
   std::vector<int32_t> tokens;  // the prompt, then the answer
@@ -37,6 +39,7 @@ struct Sequence {
   std::vector<int32_t> drafts;  // proposals that continue `tokens`
   ops::TokenCounts counts;      // of `tokens`, for the penalties
   Answer answer;
+  std::optional<PromptMean> embedding;  // in place of an answer
   GenerationCounts statistics;
   bool cancelled = false;
 

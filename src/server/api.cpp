@@ -1,11 +1,13 @@
 #include "server/api.h"
 
 #include <algorithm>
+#include <charconv>
 #include <new>
 
 #include "server/chat.h"
 #include "server/chat_prompt.h"
 #include "server/completions.h"
+#include "server/embeddings.h"
 #include "server/fields.h"
 #include "server/messages.h"
 #include "server/page.h"
@@ -42,6 +44,20 @@ bool same_secret(std::string_view given, std::string_view secret) {
   return difference == 0;
 }
 
+// As paths have it: "%2F" for a slash within a name.
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* digits = text.data() + i + 1;
+    const bool whole = text[i] == '%' && i + 2 < text.size() &&
+                       std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2;
+    out += whole ? static_cast<char>(byte) : text[i];
+    if (whole) i += 2;
+  }
+  return out;
+}
+
 }  // namespace
 
 struct Api::Route {
@@ -50,6 +66,11 @@ struct Api::Route {
   Reply (Api::*handler)(const Request&);
   ErrorShape errors = ErrorShape::openai;
   bool open = false;  // needs no key
+
+  // HEAD is GET without the body, which the connection leaves out.
+  bool takes(std::string_view wanted) const {
+    return wanted == method || (wanted == "HEAD" && method == "GET");
+  }
 };
 
 const std::vector<Api::Route>& Api::routes() {
@@ -66,6 +87,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"/detokenize", "POST", &Api::detokenize},
       {"/v1/completions", "POST", &Api::complete},
       {"/v1/chat/completions", "POST", &Api::chat},
+      {"/v1/embeddings", "POST", &Api::embed},
       {"/v1/responses", "POST", &Api::respond},
       {response_prefix, "GET", &Api::show_response},
       {response_prefix, "DELETE", &Api::delete_response},
@@ -118,6 +140,10 @@ std::optional<Reply> Api::refuse(const Request& request) const {
   const std::vector<const Route*> found = routes_of(request.path);
   if (found.empty())
     return error_reply({404, fmt::format("there is no route {}", request.path), "not_found"});
+  std::string methods;
+  for (const Route* route : found)
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route->method);
+  if (request.method == "OPTIONS") return Reply{.status = 204, .headers = {{"allow", methods}}};
   const ErrorShape shape = found.front()->errors;
   try {
     if (!found.front()->open) authorize(request);
@@ -126,11 +152,8 @@ std::optional<Reply> Api::refuse(const Request& request) const {
     reply.headers.emplace_back("www-authenticate", "Bearer");
     return reply;
   }
-  std::string methods;
-  for (const Route* route : found) {
-    if (request.method == route->method) return std::nullopt;
-    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route->method);
-  }
+  for (const Route* route : found)
+    if (route->takes(request.method)) return std::nullopt;
   Reply reply =
       error_reply({405, fmt::format("{} takes {}, not {}", request.path, methods, request.method),
                    "method_not_allowed"},
@@ -142,8 +165,8 @@ std::optional<Reply> Api::refuse(const Request& request) const {
 Reply Api::handle(const Request& request) {
   if (auto refused = refuse(request)) return std::move(*refused);
   const std::vector<const Route*> found = routes_of(request.path);
-  const Route& route = **std::find_if(
-      found.begin(), found.end(), [&](const Route* one) { return one->method == request.method; });
+  const Route& route = **std::find_if(found.begin(), found.end(),
+                                      [&](const Route* one) { return one->takes(request.method); });
   Reply reply = answer(route, request);
   // What Anthropic's clients call x-request-id.
   if (route.errors == ErrorShape::anthropic) reply.headers.emplace_back("request-id", request.id);
@@ -213,7 +236,7 @@ Reply Api::list_models(const Request&) {
 }
 
 Reply Api::show_model(const Request& request) {
-  const std::string name = request.path.substr(model_prefix.size());
+  const std::string name = percent_decoded(request.path.substr(model_prefix.size()));
   if (name != model_.id)
     throw ApiError(404, fmt::format("there is no model '{}' here, only '{}'", name, model_.id),
                    "model_not_found", "model");
@@ -250,6 +273,10 @@ Reply Api::complete(const Request& request) {
 
 Reply Api::chat(const Request& request) {
   return generation_reply(start_chat(read_body(request), request.id, model_, engine_));
+}
+
+Reply Api::embed(const Request& request) {
+  return generation_reply(start_embeddings(read_body(request), model_, engine_));
 }
 
 Reply Api::respond(const Request& request) {

@@ -71,6 +71,7 @@ class Api {
   Reply chat(const Request& request);
   Reply message(const Request& request);
   Reply count_tokens(const Request& request);
+  Reply embed(const Request& request);
   Reply respond(const Request& request);
   Reply show_response(const Request& request);
   Reply delete_response(const Request& request);

@@ -196,6 +196,7 @@ class Session : public std::enable_shared_from_this<Session> {
     co_await http::async_read_header(stream_, buffer_, parser, finished);
     Request request;
     request.id = random_id();
+    head_only_ = false;
     if (!error || error == http::error::body_limit) read_head(parser, request);
     begin_exchange(request);
     if (error) co_return co_await refuse_unread(request, error);
@@ -237,6 +238,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void read_head(const Parser& parser, Request& request) {
     const auto& head = parser.get();
     request.method = std::string(head.method_string());
+    head_only_ = head.method() == http::verb::head;
     // Any bytes may come; errors and log lines repeat them and are UTF-8.
     const std::string_view target(head.target().data(), head.target().size());
     utf8::StreamDecoder decoder;
@@ -298,8 +300,8 @@ class Session : public std::enable_shared_from_this<Session> {
     if (server_.stopping) keep_alive_ = false;
     http::response<http::string_body> response(static_cast<http::status>(reply.status), version_);
     fill_head(response, reply);
-    response.body() = reply.body;
-    response.prepare_payload();
+    if (!head_only_) response.body() = reply.body;
+    if (reply.status != 204) response.content_length(reply.body.size());
     error_code error;
     stream_.tcp().expires_after(server_.options.write_timeout);
     auto finished = asio::redirect_error(asio::use_awaitable, error);
@@ -463,6 +465,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool reading_ahead_ = false;
   // Of the request that is served.
   bool keep_alive_ = true;
+  bool head_only_ = false;  // no body is wanted
   unsigned version_ = 11;
   std::string id_;
   Clock::time_point begin_;
