@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/answer_form.h"
 #include "server/chat_prompt.h"
 #include "server/message_boundaries.h"
 #include "text/answer_parser.h"
@@ -23,6 +24,9 @@ ChatRequest read_chat_request(const Fields& fields, const ServedModel& model, in
   request.settings.request.boundaries = message_boundaries(tokens, *model.tokenizer);
   add_choices(request.choices, request.settings, tokens, max_context, "messages");
   request.in_reasoning = prompt_opens_reasoning(prompt.text);
+  FormedAnswer formed = read_answer_form(fields, prompt.tools, prompt.text, model);
+  for (engine::GenerationRequest& choice : request.choices) choice.constraint = formed.constraint;
+  request.notes = std::move(formed.notes);
   request.tools = std::move(prompt.tools);
   return request;
 }
