@@ -10,6 +10,7 @@
 #include <random>
 
 #include "tests/models.h"
+#include "tests/shown.h"
 
 namespace qnext {
 namespace {
@@ -134,6 +135,38 @@ TEST_P(StepContract, SameBitsWhoeverElseIsInTheBatch) {
   for (size_t s = 0; s < 4; ++s) batch.sequences.push_back(drives[s].rows(tokens[s], vocabulary));
   backend->step(batch);
   for (size_t s = 0; s < 4; ++s) EXPECT_EQ(drives[s].logits, alone[s]) << "sequence " << s;
+}
+
+// The rows that the final norm gives, which the reference vectors judge, alone and in a crowd.
+TEST_P(StepContract, HiddenRowsAreThoseOfTheFinalNorm) {
+  const auto backend = make(model_, 2);
+  const int64_t width = model_.config.hidden_size;
+  const std::vector<int32_t> tokens = random_tokens(150);
+  const int last = static_cast<int>(model_.config.layers.size());
+  const std::vector<float> shown =
+      testing::run(*backend, tokens, 150).all.at({backend::Observed::residual, last});
+  ASSERT_EQ(shown.size(), tokens.size() * static_cast<size_t>(width));
+  backend->reserve({4 * pages_each, 16, 1024});
+  for (const size_t cut : {150, 64}) {
+    const std::vector<int32_t> others = random_tokens(70);
+    std::vector<float> hidden(shown.size(), std::numeric_limits<float>::quiet_NaN());
+    Drive drive(1), before(0), behind(2);
+    for (size_t first = 0; first < tokens.size(); first += cut) {
+      const size_t rows = std::min(cut, tokens.size() - first);
+      Batch batch;
+      batch.sequences.push_back(
+          drive.rows(std::span(tokens).subspan(first, rows), model_.config.vocabulary_size));
+      batch.sequences[0].logits = nullptr;
+      batch.sequences[0].hidden = hidden.data() + first * static_cast<size_t>(width);
+      if (cut < tokens.size() && first == 0) {  // a crowd, which wants no hidden rows
+        batch.sequences.insert(batch.sequences.begin(),
+                               before.rows(others, model_.config.vocabulary_size));
+        batch.sequences.push_back(behind.rows(others, model_.config.vocabulary_size));
+      }
+      backend->step(batch);
+    }
+    EXPECT_EQ(hidden, shown) << "in pieces of " << cut;
+  }
 }
 
 // Rows of answers, one by one or several at once, in a crowd and beside a prompt.

@@ -140,7 +140,23 @@ def check_response_tools(client):
     assert answer.tools[0].name == "weather"
 
 
+def check_embeddings(client):
+    texts = ["But soft, what light", "O Romeo, Romeo! wherefore art thou Romeo?"]
+    # The client asks for base64 and turns it into numbers, unless told otherwise.
+    several = client.embeddings.create(model=MODEL, input=texts)
+    assert several.usage.prompt_tokens == several.usage.total_tokens > 0
+    for index, text in enumerate(texts):
+        alone = client.embeddings.create(model=MODEL, input=text, encoding_format="float")
+        vector = alone.data[0].embedding
+        assert len(vector) == 128 and abs(sum(x * x for x in vector) - 1) < 1e-6
+        assert several.data[index].index == index
+        assert max(abs(a - b) for a, b in zip(vector, several.data[index].embedding)) < 1e-6
+    refused = raises(openai.BadRequestError, lambda: client.embeddings.create(
+        model=MODEL, input="a", dimensions=64))
+    assert refused.param == "dimensions"
+
+
 with serving(sys.argv[1]) as url:
     run([check_models, check_completions, check_chat, check_errors, check_responses,
-         check_response_streams, check_response_tools],
+         check_response_streams, check_response_tools, check_embeddings],
         openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0))

@@ -77,6 +77,8 @@ struct SequenceStep {
 
   // Where to put the logits of all rows, [rows, vocabulary_size]; null: they stay inside.
   float* logits = nullptr;
+  // The same for the outputs of the final norm, [rows, hidden_size].
+  float* hidden = nullptr;
 };
 
 struct Batch {

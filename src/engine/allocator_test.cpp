@@ -17,36 +17,22 @@ std::vector<int32_t> copy(std::span<const int32_t> values) {
   return {values.begin(), values.end()};
 }
 
-TEST(PageAllocator, PromisesNoMoreThanItHas) {
-  PageAllocator pages(10);
-  EXPECT_TRUE(pages.promise(6));
-  EXPECT_FALSE(pages.promise(5));
-  EXPECT_TRUE(pages.promise(4));
-  EXPECT_EQ(pages.available(), 0);
-  EXPECT_EQ(pages.free(), 10);  // promised, not taken
-}
-
 TEST(PageAllocator, TakenPagesAreDistinctAndComeBack) {
   PageAllocator pages(8);
-  ASSERT_TRUE(pages.promise(8));
   std::vector<int32_t> taken;
-  for (int i = 0; i < 5; ++i) taken.push_back(pages.take_promised());
+  for (int i = 0; i < 5; ++i) taken.push_back(pages.take());
   EXPECT_EQ(std::set<int32_t>(taken.begin(), taken.end()).size(), 5u);
   EXPECT_EQ(pages.free(), 3);
-  EXPECT_EQ(pages.available(), 0);
-  pages.give_back(taken, 3);
+  pages.give_back(taken);
   EXPECT_EQ(pages.free(), 8);
-  EXPECT_EQ(pages.available(), 8);
 }
 
 TEST(PageAllocatorDeathTest, ChecksItsCallers) {
-  PageAllocator pages(4);
-  EXPECT_DEATH(pages.take_promised(), "without a promise");
-  ASSERT_TRUE(pages.promise(1));
-  const std::vector<int32_t> taken = {pages.take_promised()};
-  pages.give_back(taken, 0);
-  EXPECT_DEATH(pages.give_back(taken, 0), "was not taken");
-  EXPECT_DEATH(pages.give_back({}, 1), "unused_promise");
+  PageAllocator pages(1);
+  const std::vector<int32_t> taken = {pages.take()};
+  EXPECT_DEATH(pages.take(), "none is free");
+  pages.give_back(taken);
+  EXPECT_DEATH(pages.give_back(taken), "was not taken");
 }
 
 TEST(SlotAllocator, TakesAndGivesBack) {

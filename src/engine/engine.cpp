@@ -16,10 +16,10 @@ void check_request(const GenerationRequest& request, const EngineOptions& option
                    const Config& config) {
   const int64_t prompt = std::ssize(request.prompt);
   if (prompt == 0) fail("the prompt is empty: give at least one token");
-  if (prompt >= options.max_context) {
+  if (request.embed ? prompt > options.max_context : prompt >= options.max_context) {
     const bool largest = options.max_context >= config.context_length();
-    fail("the prompt has {} tokens, but the context of {} leaves no room for an answer: {}", prompt,
-         options.max_context,
+    fail("the prompt has {} tokens, but the context of {} leaves no room for {}: {}", prompt,
+         options.max_context, request.embed ? "all of it" : "an answer",
          largest ? "shorten the prompt, the model was made for no more"
                  : "shorten the prompt or raise --context");
   }
@@ -27,6 +27,10 @@ void check_request(const GenerationRequest& request, const EngineOptions& option
     if (token < 0 || token >= config.vocabulary_size)
       fail("the prompt holds token {}, but the model's vocabulary has {}: is this its tokenizer?",
            token, config.vocabulary_size);
+  if (!std::ranges::is_sorted(request.boundaries) ||
+      (!request.boundaries.empty() &&
+       (request.boundaries.front() < 0 || request.boundaries.back() > prompt)))
+    fail("the boundaries of messages must ascend within the prompt's {} tokens", prompt);
   if (request.max_tokens && *request.max_tokens < 1)
     fail("max_tokens is {}: ask for at least one token", *request.max_tokens);
   if (request.speculate < 0 || request.speculate > options.max_speculation)
@@ -89,6 +93,7 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, StepMemory& memo
   step.mtp = sequence.speculation.head_in_step;
   if (step.mtp && !planned.draw) step.next_token = sequence.tokens[next];
   step.propose = planned.propose;
+  if (sequence.embedding) step.hidden = sequence.embedding->begin(planned.rows);
   return step;
 }
 
@@ -122,7 +127,8 @@ std::optional<FinishReason> advance(const PlannedStep& planned, backend::Sequenc
   const int32_t accepted = result.accepted_drafts();
   QNEXT_CHECK(result.tokens.empty() != planned.draw && accepted <= planned.drafts &&
               std::ssize(result.proposed) <= planned.propose);
-  ++(sequence.prefilling() ? counts.prefill_steps : counts.decode_steps);
+  const bool answers = planned.draw && sequence.length() > sequence.prompt_tokens;
+  ++(answers ? counts.decode_steps : counts.prefill_steps);
   counts.drafted_tokens += planned.drafts;
   sequence.computed += planned.rows - planned.drafts + accepted;
   sequence.slots.advance(planned.drafts, accepted);
@@ -176,10 +182,13 @@ Engine::Engine(backend::Backend& backend, const Tokenizer* tokenizer, const Engi
       scheduler_({.max_sequences = plan_.options.max_sequences,
                   .prefill_chunk = plan_.options.prefill_chunk,
                   .page_tokens = backend.capabilities().page_tokens,
+                  .likely_answer = plan_.options.likely_answer,
                   .snapshot_slots = snapshot_slots(plan_)},
                  pages_, slots_),
       speculation_(plan_.options.adapt_speculation, backend.config().layers.size()) {
   backend_.reserve(plan_.reservation);
+  swap_.emplace(backend_, plan_.options.swap_bytes);
+  scheduler_.use_swap(*swap_);
   if (plan_.options.cache_bytes > 0) make_cache();
 }
 
@@ -209,14 +218,17 @@ RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   const int64_t room = options().max_context - prompt;
   const int64_t most = request.max_tokens.value_or(room);
   sequence->sampling = std::move(request.sampling);
-  sequence->speculate = request.speculate;
+  sequence->speculate = request.embed ? 0 : request.speculate;
   sequence->force_accepted = request.force_accepted;
   if (request.constraint) sequence->constraint = request.constraint->begin();
-  sequence->limit = prompt + std::min(most, room);
+  sequence->limit = request.embed ? prompt : prompt + std::min(most, room);
+  if (request.embed) sequence->embedding.emplace(backend_.config().hidden_size);
   sequence->reason_at_limit =
       request.max_tokens && most <= room ? FinishReason::length : FinishReason::context;
   sequence->tokens = std::move(request.prompt);
-  sequence->prompt_tokens = prompt;
+  sequence->prompt_tokens = sequence->prefill_tokens = prompt;
+  sequence->boundaries = std::move(request.boundaries);
+  sequence->user = std::move(request.user);
   sequence->statistics.prompt_tokens = prompt;
   for (const int32_t token : sequence->tokens) sequence->counts.add(token, false);
 
@@ -261,6 +273,11 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
     else
       speculation_.judged(sequence.speculation, planned.drafts, result.accepted_drafts());
     std::optional<FinishReason> reason = advance(planned, result);
+    if (sequence.embedding) {
+      sequence.embedding->add();
+      if (!sequence.prefilling()) finish(sequence, FinishReason::embedded);
+      return;
+    }
     save_answer(sequence, first);
     if (!reason) return;
     if (*reason != FinishReason::cancelled) sequence.answer.flush();
@@ -272,11 +289,14 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
 
 void Engine::finish(Sequence& sequence, FinishReason reason, std::string error) {
   if (reason != FinishReason::error) keep_answer(sequence);
+  std::vector<float> embedding;
+  if (reason == FinishReason::embedded) embedding = sequence.embedding->mean();
   const std::unique_ptr<Sequence> ended = scheduler_.remove(sequence.id);
   const Finish finish{.reason = reason,
                       .stop_string = ended->answer.stop_string(),
                       .error = std::move(error),
-                      .counts = ended->statistics};
+                      .counts = ended->statistics,
+                      .embedding = std::move(embedding)};
   try {
     ended->answer.listener().on_finish(ended->id, finish);
   } catch (const std::exception&) {
@@ -291,11 +311,13 @@ void Engine::finish_cancelled() {
 
 EngineLoad Engine::load() const {
   return {.waiting = scheduler_.waiting(),
+          .paused = scheduler_.paused(),
           .running = scheduler_.running(),
           .free_pages = pages_.free(),
           .free_slots = slots_.free(),
           .cached_pages = cache_ ? cache_->pages() : 0,
-          .cached_bytes = cache_ ? cache_->bytes() : 0};
+          .cached_bytes = cache_ ? cache_->bytes() : 0,
+          .swapped_bytes = swap_->bytes()};
 }
 
 }  // namespace qnext::engine

@@ -11,7 +11,8 @@
 //   engine.run();
 //
 // A request's answer depends on the request alone: not on the others in the batch, on how its
-// prompt was cut, on what the cache knew of it, or on speculation.
+// prompt was cut, on what the cache knew of it, on speculation, or on whether it had to pause (but
+// for EngineOptions::swap_bytes).
 #pragma once
 
 #include <cstddef>
@@ -43,11 +44,16 @@ struct EngineOptions {
   int32_t max_speculation = 0;  // largest GenerationRequest::speculate
   // Drafts as they pay; false: always as many as the request allows.
   bool adapt_speculation = true;
-  // KV pages; 0: enough for max_sequences full contexts. Fewer admit fewer at a time; the context
-  // is never longer than all of them.
+  // KV pages; 0: enough for max_sequences full contexts. With fewer, sequences wait, and pause
+  // where answers grow longer than was likely; the context is never longer than all of them.
   int32_t pages = 0;
   // State slots, of which a sequence holds speculate + 1; 0: enough for max_sequences.
   int32_t slots = 0;
+  // Tokens of an answer for which a request needs room to be let in, until there is experience.
+  double likely_answer = 256;
+  // Host memory for what paused sequences held (engine/swap_space.h). What does not fit is computed
+  // again: later, and on a backend whose answers are not like prompts with other roundings.
+  size_t swap_bytes = size_t{1} << 32;
   // Bytes of state and KV pages that may be kept of ended requests, for later ones that begin alike
   // (engine/prefix_cache.h); 0: nothing is kept.
   size_t cache_bytes = 0;
@@ -75,11 +81,13 @@ EnginePlan plan_engine(const Config& config, const backend::Capabilities& capabi
 
 struct EngineLoad {
   int32_t waiting = 0;
+  int32_t paused = 0;  // made way for older ones, and will come back
   int32_t running = 0;
   int32_t free_pages = 0;
   int32_t free_slots = 0;
   int32_t cached_pages = 0;  // held by the cache of prefixes; some may be in use too
   size_t cached_bytes = 0;
+  size_t swapped_bytes = 0;  // of paused ones, in host memory
 };
 
 class Engine {
@@ -114,6 +122,8 @@ class Engine {
 
   // As planned: every 0 and absent value filled in.
   const EngineOptions& options() const { return plan_.options; }
+  // The values of an embedding.
+  int64_t hidden_size() const { return backend_.config().hidden_size; }
   EngineLoad load() const;
 
  private:
@@ -137,6 +147,7 @@ class Engine {
   SlotAllocator slots_;
   std::optional<PrefixStore> store_;
   std::optional<PrefixCache> cache_;
+  std::optional<SwapSpace> swap_;
   Scheduler scheduler_;
   Speculation speculation_;
   RequestId last_id_ = 0;

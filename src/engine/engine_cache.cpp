@@ -74,7 +74,7 @@ void Engine::keep_prompt(const Sequence& sequence, int32_t rows) {
 // there is set aside: later there is no way back to it.
 void Engine::save_answer(Sequence& sequence, int64_t first) {
   if (!cache_ || !backend_.capabilities().answers_like_prompts) return;
-  if (first < sequence.prompt_tokens) return;
+  if (first < sequence.prefill_tokens) return;
   const int64_t page_tokens = backend_.capabilities().page_tokens;
   // A stop may have dropped tokens that the step computed.
   const int64_t known = std::min(sequence.computed, sequence.length() - 1);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -420,6 +421,61 @@ TEST(EngineDeathTest, StepsDoNotNest) {
   listener.token_reaction = [&] { engine.step(); };
   engine.submit(request_of({1}, 2), listener);
   EXPECT_DEATH(engine.run(), "called from a listener");
+}
+
+// Three answers that grow to 40 of 50 tokens of memory.
+class ShortMemoryTest : public ::testing::Test {
+ protected:
+  void answer_three(size_t swap_bytes) {
+    FakeBackend backend({.vocabulary = 100, .page_tokens = 5, .context = 50});
+    Engine engine(backend, nullptr,
+                  {.max_sequences = 3, .pages = 10, .likely_answer = 0, .swap_bytes = swap_bytes});
+    std::vector<GenerationRequest> requests;
+    std::vector<Collector> answers(3);
+    for (int32_t i = 0; i < 3; ++i) requests.push_back(request_of({i, 1, 2}, 37));
+    for (size_t i = 0; i < 3; ++i) engine.submit(requests[i], answers[i]);
+    while (engine.step()) most_swapped_ = std::max(most_swapped_, engine.load().swapped_bytes);
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(ids(answers[i].tokens), reference(requests[i], backend));
+      EXPECT_EQ(answers[i].finish->reason, FinishReason::length);
+      counts_.push_back(answers[i].finish->counts);
+    }
+    expect_all_free(engine);
+  }
+
+  std::vector<GenerationCounts> counts_;
+  size_t most_swapped_ = 0;
+};
+
+TEST_F(ShortMemoryTest, WhatMakesWayIsNotComputedAgain) {
+  answer_three(1 << 20);
+  EXPECT_GT(most_swapped_, 0u);
+  EXPECT_EQ(counts_[0].pauses, 0);
+  EXPECT_GT(counts_[2].pauses, 0);
+  for (const GenerationCounts& counts : counts_) EXPECT_EQ(counts.prefill_steps, 1);
+}
+
+TEST_F(ShortMemoryTest, WithoutSwapSpaceItIs) {
+  answer_three(0);
+  EXPECT_EQ(most_swapped_, 0u);
+  EXPECT_EQ(counts_[0].pauses, 0);
+  EXPECT_GT(counts_[2].pauses, 0);
+}
+
+TEST(EngineTest, APausedRequestCanBeCancelled) {
+  FakeBackend backend({.vocabulary = 100, .page_tokens = 5, .context = 50});
+  Engine engine(backend, nullptr, {.max_sequences = 2, .pages = 10, .likely_answer = 0});
+  std::vector<Collector> answers(2);
+  engine.submit(request_of({1}, 40), answers[0]);
+  const RequestId young = engine.submit(request_of({2}, 40), answers[1]);
+  while (engine.load().paused == 0) ASSERT_TRUE(engine.step());
+  EXPECT_GT(engine.load().swapped_bytes, 0u);
+  engine.cancel(young);
+  EXPECT_EQ(answers[1].finish->reason, FinishReason::cancelled);
+  EXPECT_EQ(engine.load().swapped_bytes, 0u);
+  engine.run();
+  EXPECT_EQ(answers[0].tokens.size(), 40u);
+  expect_all_free(engine);
 }
 
 }  // namespace

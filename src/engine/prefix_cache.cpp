@@ -121,7 +121,7 @@ PrefixCache::Node& PrefixCache::grow(std::span<const int32_t> tokens,
       // The same keys and values, and MTP entries too.
       Node& known = *child->second;
       pages_.share(page);
-      pages_.give_back({&known.page, 1}, 0);
+      pages_.give_back({&known.page, 1});
       known.page = page.front();
       known.mtp_next = next;
     }
@@ -155,7 +155,7 @@ void PrefixCache::drop_snapshot(Node& node) {
 // Removes the node and those above it, as far as they lead nowhere.
 void PrefixCache::drop_leaves(Node* node) {
   while (node->parent && !node->state && node->children.empty()) {
-    pages_.give_back({&node->page, 1}, 0);
+    pages_.give_back({&node->page, 1});
     bytes_ -= limits_.page_bytes;
     --held_pages_;
     Node* parent = node->parent;
@@ -178,8 +178,9 @@ int32_t PrefixCache::freeable_pages() const {
 }
 
 bool PrefixCache::make_room(int32_t pages) {
-  if (pages_.available() + freeable_pages() < pages) return false;
-  while (pages_.available() < pages) drop_snapshot(*snapshots_.begin()->second);
+  if (pages_.free() >= pages) return true;
+  if (pages_.free() + freeable_pages() < pages) return false;
+  while (pages_.free() < pages) drop_snapshot(*snapshots_.begin()->second);
   return true;
 }
 

@@ -71,12 +71,12 @@ bool PrefixCache::bring_back(std::span<const int32_t> prompt, const Path& path) 
   pages_.share(pages);
   const auto missing =
       static_cast<int32_t>(std::max((end - known) / limits_.page_tokens, int64_t{0}));
-  if (make_room(missing) && pages_.promise(missing)) {
-    for (int32_t i = 0; i < missing; ++i) pages.push_back(pages_.take_promised());
+  if (make_room(missing)) {
+    for (int32_t i = 0; i < missing; ++i) pages.push_back(pages_.take());
     if (read_pages(prompt, pages, known, chain, state))
       keep(tokens, pages, std::move(state), mtp ? chain.back().mtp_next : no_token);
   }
-  pages_.give_back(pages, 0);
+  pages_.give_back(pages);
   return true;
 }
 

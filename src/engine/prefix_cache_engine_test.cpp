@@ -101,6 +101,29 @@ TEST_F(PrefixCacheEngineTest, EachTurnOfAConversationComputesItsNewTokensOnly) {
   }
 }
 
+// The second prompt shares the instructions and no more, the third all but the last message.
+TEST_F(PrefixCacheEngineTest, StatesAreKeptWhereMessagesEnd) {
+  start({.prefill_chunk = 64});
+  const Tokens instructions = counted(0, 42);
+  GenerationRequest request;
+  request.prompt = joined(instructions, counted(100, 60));
+  request.max_tokens = 3;
+  request.boundaries = {42, 50, 70, 90, 102};
+  Collector collector;
+  engine_->submit(request, collector);
+  engine_->run();
+  check(request, collector);
+
+  ask(joined(instructions, counted(300, 20)), 3);
+  EXPECT_EQ(last_.cached_tokens, 40);
+  Tokens again(request.prompt.begin(), request.prompt.begin() + 91);
+  ask(joined(again, counted(500, 10)), 3);
+  EXPECT_EQ(last_.cached_tokens, 88);
+  Tokens earlier(request.prompt.begin(), request.prompt.begin() + 71);
+  ask(joined(earlier, counted(600, 10)), 3);
+  EXPECT_EQ(last_.cached_tokens, 40) << "not every message is worth a state";
+}
+
 TEST_F(PrefixCacheEngineTest, TheHeadStaysInStepBehindACachedPrefix) {
   start({.max_speculation = 3, .adapt_speculation = false});
   const Tokens first = ask(counted(0, 30), 20, 3);

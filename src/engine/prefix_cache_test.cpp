@@ -23,8 +23,7 @@ class PrefixCacheTest : public ::testing::Test {
   // Takes pages as a sequence does that goes on behind `shared` of them.
   std::vector<int32_t> take(size_t count, std::vector<int32_t> shared = {}) {
     const auto more = static_cast<int32_t>(count - shared.size());
-    EXPECT_TRUE(pages_.promise(more));
-    for (int32_t i = 0; i < more; ++i) shared.push_back(pages_.take_promised());
+    for (int32_t i = 0; i < more; ++i) shared.push_back(pages_.take());
     return shared;
   }
 
@@ -32,14 +31,14 @@ class PrefixCacheTest : public ::testing::Test {
   void remember(const Tokens& tokens, int32_t next = PrefixCache::no_token, char mark = 'a') {
     const std::vector<int32_t> pages = take(tokens.size() / 2);
     cache_.keep(tokens, pages, StateBytes(100, std::byte(mark)), next);
-    pages_.give_back(pages, 0);
+    pages_.give_back(pages);
   }
 
   int64_t known(const Tokens& prompt) {
     const CachedPrefix found = cache_.find(prompt);
     EXPECT_EQ(std::ssize(found.pages) * 2, found.tokens);
     EXPECT_EQ(found.state != nullptr, found.tokens > 0);
-    pages_.give_back(found.pages, 0);
+    pages_.give_back(found.pages);
     return found.tokens;
   }
 
@@ -79,7 +78,7 @@ TEST_F(PrefixCacheTest, PagesAreSharedUntilTheLastHolderIsGone) {
   EXPECT_TRUE(cache_.make_room(48));
   EXPECT_FALSE(cache_.make_room(49));  // the two are in use
   EXPECT_EQ(pages_.free(), 48);
-  pages_.give_back(found.pages, 0);
+  pages_.give_back(found.pages);
   EXPECT_TRUE(cache_.make_room(50));
   EXPECT_EQ(cache_.bytes(), 0u);
   EXPECT_EQ(cache_.pages(), 0);
@@ -94,7 +93,7 @@ TEST_F(PrefixCacheTest, MakeRoomDropsNothingInVain) {
   EXPECT_EQ(known({1, 2, 3, 4, 5}), 4);
   EXPECT_TRUE(cache_.make_room(10));
   EXPECT_EQ(known({1, 2, 3, 4, 5}), 0);
-  pages_.give_back(others, 0);
+  pages_.give_back(others);
 }
 
 TEST_F(PrefixCacheTest, TheSamePathIsHeldOnce) {
@@ -155,7 +154,7 @@ TEST_F(SmallPrefixCacheTest, ASnapshotInTheMiddleGoesAndItsPagesStay) {
 TEST_F(PrefixCacheTest, MtpEntriesAreInStepWithTheTokensThatFollowed) {
   const auto in_step = [&](const Tokens& prompt) {
     const CachedPrefix found = cache_.find(prompt);
-    pages_.give_back(found.pages, 0);
+    pages_.give_back(found.pages);
     return found.tokens > 0 && found.mtp;
   };
   remember({1, 2, 3, 4}, 5);
@@ -174,16 +173,15 @@ TEST_F(PrefixCacheTest, MtpEntriesAreInStepWithTheTokensThatFollowed) {
 
 TEST_F(PrefixCacheTest, AVeryLongPathEndsWithoutRecursion) {
   PageAllocator pages(200'000);
-  ASSERT_TRUE(pages.promise(200'000));
   std::vector<int32_t> all;
-  for (int i = 0; i < 200'000; ++i) all.push_back(pages.take_promised());
+  for (int i = 0; i < 200'000; ++i) all.push_back(pages.take());
   {
     PrefixCache cache({.page_tokens = 1, .page_bytes = 0, .bytes = 1000}, pages);
     cache.keep(all, all, StateBytes(1), PrefixCache::no_token);
     EXPECT_EQ(cache.pages(), 200'000);
     EXPECT_FALSE(cache.make_room(1));  // all in use by the sequence
   }
-  pages.give_back(all, 0);
+  pages.give_back(all);
   EXPECT_EQ(pages.free(), 200'000);
 }
 
@@ -206,16 +204,15 @@ TEST(PrefixCacheProperties, FindsTheLongestKeptPrefix) {
       const CachedPrefix found = cache.find(tokens);
       EXPECT_EQ(found.tokens, static_cast<int64_t>(longest));
       EXPECT_GE(found.known_tokens, found.tokens);
-      pages.give_back(found.pages, 0);
+      pages.give_back(found.pages);
 
       tokens.resize(tokens.size() / static_cast<size_t>(page_tokens) *
                     static_cast<size_t>(page_tokens));
       const auto count = static_cast<int32_t>(std::ssize(tokens) / page_tokens);
-      ASSERT_TRUE(pages.promise(count));
       std::vector<int32_t> own;
-      for (int32_t k = 0; k < count; ++k) own.push_back(pages.take_promised());
+      for (int32_t k = 0; k < count; ++k) own.push_back(pages.take());
       cache.keep(tokens, own, StateBytes(3), PrefixCache::no_token);
-      pages.give_back(own, 0);
+      pages.give_back(own);
       if (!tokens.empty()) kept.push_back(tokens);
     }
     EXPECT_EQ(pages.free(), 2000 - cache.pages());

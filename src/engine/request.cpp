@@ -18,6 +18,8 @@ std::string_view finish_reason_name(FinishReason reason) {
       return "cancelled";
     case FinishReason::error:
       return "error";
+    case FinishReason::embedded:
+      return "embedded";
   }
   QNEXT_CHECK(false, "finish reason {}", static_cast<int>(reason));
 }

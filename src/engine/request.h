@@ -31,10 +31,19 @@ struct GenerationRequest {
   // At most so many drafts of the MTP head for each step, fewer where they do not pay (see
   // engine/speculation.h); 0: off. The answer is the same, only sooner.
   int32_t speculate = 0;
+  // Places in the prompt, counted in tokens and ascending, where others are likely to part from it:
+  // where the instructions end that all conversations share, where a message ends. The cache of
+  // prefixes keeps states there.
+  std::vector<int64_t> boundaries = {};
+  // Whose request it is: users take turns where requests have to wait. Empty counts as one user.
+  std::string user = {};
   // For measurements: SequenceStep::force_accepted.
   int32_t force_accepted = -1;
   // What the answer may say; null: anything. Not together with force_accepted.
   std::shared_ptr<const Constraint> constraint = nullptr;
+  // Not an answer but the prompt's embedding (Finish::embedding). Nothing is drawn, and all of the
+  // prompt runs, whatever the cache knows; what the fields above say of an answer means nothing.
+  bool embed = false;
 };
 
 enum class FinishReason {
@@ -43,8 +52,10 @@ enum class FinishReason {
   length,       // max_tokens reached
   context,      // the context is full
   cancelled,
-  error,  // Finish::error says what
+  error,     // Finish::error says what
+  embedded,  // Finish::embedding is there
 };
+constexpr size_t finish_reasons = 7;
 // "stop_token", "stop_string", ...
 std::string_view finish_reason_name(FinishReason reason);
 
@@ -56,6 +67,7 @@ struct GenerationCounts {
   int64_t decode_steps = 0;      // steps after those
   int64_t drafted_tokens = 0;    // drafts that were verified
   int64_t accepted_tokens = 0;   // drafts that became part of the answer
+  int64_t pauses = 0;            // how often it made way for older sequences
 
   // Tokens of the answer for each decode step: 1 without speculation; 0 where there was none.
   double tokens_per_step() const {
@@ -70,6 +82,9 @@ struct Finish {
   std::string stop_string = {};  // the one that was met, with FinishReason::stop_string
   std::string error = {};        // one line, with FinishReason::error
   GenerationCounts counts = {};
+  // With FinishReason::embedded: the mean, over the prompt's tokens, of the hidden states after the
+  // final norm, [hidden_size].
+  std::vector<float> embedding = {};
 };
 
 // Calls come from within Engine::step() or Engine::cancel(), on the thread that called it.

@@ -1,7 +1,9 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <map>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "backend/step.h"
@@ -9,6 +11,8 @@
 
 namespace qnext::engine {
 namespace {
+
+constexpr double usual_weight = 1.0 / 16;  // of the newest answer's length
 
 // How many drafts to ask for, once a step over `rows` rows from position `first` has run. `left`
 // tokens may still be drawn, that step's included: it draws one at least, and the last one needs no
@@ -36,7 +40,7 @@ PlannedStep plan_decode(Sequence& sequence) {
 
 // Rows of the prompt that may run now, `budget` at most; 0: too few to reach a place to cut at.
 int32_t prefill_rows(const Sequence& sequence, int32_t budget, int32_t chunk) {
-  const int64_t left = sequence.prompt_tokens - sequence.computed;
+  const int64_t left = sequence.prefill_tokens - sequence.computed;
   if (left <= budget) return static_cast<int32_t>(left);
   if (chunk < backend::prompt_cut) return budget;
   const int64_t end = sequence.computed + budget;
@@ -57,21 +61,36 @@ PlannedStep plan_prefill(Sequence& sequence, int32_t rows, std::span<const int32
     step.kept_rows.push_back({static_cast<int32_t>(row), free_slots.front()});
     free_slots = free_slots.subspan(1);
   }
-  step.draw = step.rows == sequence.prompt_tokens - sequence.computed;
+  step.draw = !sequence.embedding && step.rows == sequence.prefill_tokens - sequence.computed;
   step.propose = step.draw ? drafts_worth_proposing(sequence, step.rows) : 0;
   return step;
 }
 
-// Snapshots are worth taking where prompts part, and at the end of this one, which the next turn of
-// a conversation begins with.
+// Snapshots are worth taking where prompts part or are likely to, and at the end of this one, which
+// the next turn of a conversation begins with. Of the likely places the first, behind what all
+// conversations share, and the last two, for a last message that is written anew.
+std::vector<int64_t> snapshot_places(const Sequence& sequence, const CachedPrefix& prefix,
+                                     int64_t page_tokens) {
+  std::vector<int64_t> wanted = {prefix.known_tokens, sequence.prefill_tokens - 1};
+  const std::vector<int64_t>& likely = sequence.boundaries;
+  for (size_t i = 0; i < likely.size(); ++i)
+    if (i == 0 || i + 2 >= likely.size()) wanted.push_back(likely[i]);
+  for (int64_t& place : wanted) place = place / page_tokens * page_tokens;
+  std::ranges::sort(wanted);
+  const auto doubled = std::ranges::unique(wanted);
+  wanted.erase(doubled.begin(), doubled.end());
+  std::erase_if(wanted, [&](int64_t place) {
+    return place <= prefix.tokens || place >= sequence.prefill_tokens;
+  });
+  return wanted;
+}
+
 void start_behind(Sequence& sequence, CachedPrefix prefix, int64_t page_tokens) {
-  const int64_t end = (sequence.prompt_tokens - 1) / page_tokens * page_tokens;
-  for (const int64_t wanted : {prefix.known_tokens, end})
-    if (wanted > prefix.tokens && (sequence.snapshots.empty() || wanted > sequence.snapshots[0]))
-      sequence.snapshots.push_back(wanted);
+  sequence.snapshots = snapshot_places(sequence, prefix, page_tokens);
   if (prefix.tokens == 0) return;
   sequence.computed = prefix.tokens;
-  sequence.statistics.cached_tokens = prefix.tokens;
+  if (sequence.length() == sequence.prompt_tokens)
+    sequence.statistics.cached_tokens = prefix.tokens;
   sequence.pages = std::move(prefix.pages);
   sequence.restored = std::move(prefix.state);
   if (prefix.mtp) return;
@@ -79,74 +98,119 @@ void start_behind(Sequence& sequence, CachedPrefix prefix, int64_t page_tokens) 
   sequence.speculation.wanted = 0;
 }
 
+// All of its tokens are to run again, as a prompt.
+void start_anew(Sequence& sequence) {
+  sequence.computed = 0;
+  sequence.prefill_tokens = sequence.length();
+  sequence.drafts.clear();
+  sequence.restored.reset();
+  sequence.snapshots.clear();
+  if (sequence.embedding) sequence.embedding->start_anew();
+}
+
+bool has_begun(const Sequence& sequence) {
+  return sequence.slots.input() != backend::no_slot && !sequence.restored;
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerLimits& limits, PageAllocator& pages, SlotAllocator& slots)
-    : limits_(limits), pages_(pages), slots_(slots) {}
+    : limits_(limits), pages_(pages), slots_(slots), usual_answer_(limits.likely_answer) {}
 
 void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
   waiting_.push_back(std::move(sequence));
+  full_ = false;
 }
 
 int32_t Scheduler::pages_for(int64_t tokens) const {
   return static_cast<int32_t>((tokens + limits_.page_tokens - 1) / limits_.page_tokens);
 }
 
+// --- who runs --------------------------------------------------------------------------------
+
 void Scheduler::admit() {
-  while (!waiting_.empty() && running() < limits_.max_sequences && take_memory(*waiting_.front())) {
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+  while (!full_ && running() < limits_.max_sequences) {
+    if (!paused_.empty()) {
+      full_ = !come_back(*paused_.front());
+      if (full_) break;
+      running_.push_back(std::move(paused_.front()));
+      paused_.erase(paused_.begin());
+    } else if (!waiting_.empty()) {
+      const auto next = next_waiting();
+      full_ = !enter(**next);
+      if (full_) break;
+      running_.push_back(std::move(*next));
+      waiting_.erase(next);
+    } else {
+      break;
+    }
   }
-  QNEXT_CHECK(waiting_.empty() || !running_.empty(), "a request waits for more than there is");
+  QNEXT_CHECK(!running_.empty() || (waiting_.empty() && paused_.empty()),
+              "a request waits for more than there is");
 }
 
-// All that the sequence may ever need, less what the cache has for it. False: it has to wait.
-bool Scheduler::take_memory(Sequence& sequence) {
+// The oldest of the user who has least under way.
+std::deque<std::unique_ptr<Sequence>>::iterator Scheduler::next_waiting() {
+  std::map<std::string_view, int32_t> under_way;
+  for (const auto& sequence : running_) ++under_way[sequence->user];
+  return std::ranges::min_element(waiting_, {},
+                                  [&](const auto& sequence) { return under_way[sequence->user]; });
+}
+
+// False: it has to wait.
+bool Scheduler::enter(Sequence& sequence) {
   const int32_t slots = sequence.speculate + 1;
   if (slots > slots_.free()) return false;
   CachedPrefix prefix;
-  if (cache_) prefix = cache_->find(sequence.tokens);
-  const int32_t pages = pages_for(sequence.limit) - static_cast<int32_t>(prefix.pages.size());
-  if (!pages_.promise(pages) && !(cache_ && cache_->make_room(pages) && pages_.promise(pages))) {
-    pages_.give_back(prefix.pages, 0);
+  const bool cached = cache_ && !sequence.embedding;  // which needs the states of every token
+  if (cached) prefix = cache_->find(sequence.tokens);
+  const int32_t pages = likely_pages(sequence) - static_cast<int32_t>(prefix.pages.size());
+  if (!make_room(pages + likely_growth())) {
+    pages_.give_back(prefix.pages);
     return false;
   }
-  sequence.promised_pages = pages;
   sequence.slots = SequenceSlots(slots_.take(slots));
-  if (cache_) start_behind(sequence, std::move(prefix), limits_.page_tokens);
+  if (cached) start_behind(sequence, std::move(prefix), limits_.page_tokens);
   return true;
 }
 
-void Scheduler::take_pages(const PlannedStep& step) {
-  Sequence& sequence = *step.sequence;
-  const int32_t needed = pages_for(sequence.computed + step.rows + step.propose);
-  while (std::ssize(sequence.pages) < needed) {
-    sequence.pages.push_back(pages_.take_promised());
-    --sequence.promised_pages;
-  }
+bool Scheduler::come_back(Sequence& sequence) {
+  if (sequence.swapped_pages == 0) return enter(sequence);
+  const int32_t slots = sequence.speculate + 1;
+  if (slots > slots_.free()) return false;
+  if (!make_room(std::max(likely_pages(sequence), sequence.swapped_pages) + likely_growth()))
+    return false;
+  sequence.slots = SequenceSlots(slots_.take(slots));
+  for (; sequence.swapped_pages > 0; --sequence.swapped_pages)
+    sequence.pages.push_back(pages_.take());
+  swap_->restore(sequence);
+  return true;
 }
 
-std::vector<PlannedStep> Scheduler::plan() {
-  admit();
-  std::vector<PlannedStep> steps;
-  int32_t budget = limits_.prefill_chunk;
-  std::span<const int32_t> snapshot_slots = limits_.snapshot_slots;
-  const Sequence* unfinished = nullptr;  // its turn is over, its prompt is not
-  for (const auto& sequence : running_) {
-    if (!sequence->prefilling()) {
-      steps.push_back(plan_decode(*sequence));
-    } else if (const int32_t rows = prefill_rows(*sequence, budget, limits_.prefill_chunk)) {
-      steps.push_back(plan_prefill(*sequence, rows, snapshot_slots));
-      budget -= steps.back().rows;
-      if (!steps.back().draw) unfinished = sequence.get();
-    }
-  }
-  if (unfinished) {
-    const auto turn = std::ranges::find(running_, unfinished, &std::unique_ptr<Sequence>::get);
-    std::rotate(turn, turn + 1, running_.end());
-  }
-  for (const PlannedStep& step : steps) take_pages(step);
-  return steps;
+// The youngest pauses.
+void Scheduler::make_way() {
+  QNEXT_CHECK(running_.size() > 1, "the last sequence finds no page");
+  const auto youngest = std::ranges::max_element(running_, {}, [](const auto& s) { return s->id; });
+  std::unique_ptr<Sequence> sequence = std::move(*youngest);
+  running_.erase(youngest);
+  ++sequence->statistics.pauses;
+  if (swap_ && has_begun(*sequence) && swap_->save(*sequence))
+    sequence->swapped_pages = static_cast<int32_t>(sequence->pages.size());
+  else
+    start_anew(*sequence);
+  release(*sequence);
+  sequence->answer_state = {};
+  sequence->answer_state_tokens = 0;  // its pages are gone; there will be another
+  const auto place = std::ranges::upper_bound(paused_, sequence->id, {},
+                                              [](const auto& other) { return other->id; });
+  paused_.insert(place, std::move(sequence));
+}
+
+void Scheduler::release(Sequence& sequence) {
+  pages_.give_back(sequence.pages);
+  sequence.pages.clear();
+  slots_.give_back(sequence.slots.all());
+  sequence.slots = {};
 }
 
 std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
@@ -157,12 +221,91 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
     list.erase(found);
     return sequence;
   };
+  full_ = false;
+  if (std::unique_ptr<Sequence> sequence = take_from(waiting_)) return sequence;
   std::unique_ptr<Sequence> sequence = take_from(running_);
-  if (!sequence) return take_from(waiting_);
-  pages_.give_back(sequence->pages, sequence->promised_pages);
-  slots_.give_back(sequence->slots.all());
+  if (!sequence) sequence = take_from(paused_);
+  if (!sequence) return nullptr;
+  const auto answer = static_cast<double>(sequence->length() - sequence->prompt_tokens);
+  if (!sequence->embedding) usual_answer_ += usual_weight * (answer - usual_answer_);
+  release(*sequence);
+  if (swap_) swap_->drop(*sequence);
   return sequence;
 }
+
+// --- pages -----------------------------------------------------------------------------------
+
+// So many free ones, if need be by letting go of cached prefixes.
+bool Scheduler::make_room(int32_t pages) {
+  return pages_.free() >= pages || (cache_ && cache_->make_room(pages));
+}
+
+// What it will hold when its answer has become as long as usual, or a page longer than it is.
+int32_t Scheduler::likely_pages(const Sequence& sequence) const {
+  const int64_t usual = sequence.prompt_tokens + static_cast<int64_t>(usual_answer_);
+  const int64_t next = sequence.length() + limits_.page_tokens;
+  return pages_for(std::min(sequence.limit, std::max(usual, next)));
+}
+
+int32_t Scheduler::likely_growth() const {
+  int32_t pages = 0;
+  for (const auto& sequence : running_)
+    pages += std::max(likely_pages(*sequence) - static_cast<int32_t>(sequence->pages.size()), 0);
+  return pages;
+}
+
+int32_t Scheduler::missing_pages(const PlannedStep& step) const {
+  const Sequence& sequence = *step.sequence;
+  const int32_t needed = pages_for(sequence.computed + step.rows + step.propose);
+  return std::max(needed - static_cast<int32_t>(sequence.pages.size()), 0);
+}
+
+// --- what they run ---------------------------------------------------------------------------
+
+std::vector<PlannedStep> Scheduler::plan() {
+  admit();
+  std::vector<PlannedStep> steps;
+  for (;;) {
+    steps = plan_steps();
+    int32_t missing = 0;
+    for (const PlannedStep& step : steps) missing += missing_pages(step);
+    if (make_room(missing)) break;
+    make_way();
+  }
+  end_turn(steps);
+  for (const PlannedStep& step : steps)
+    for (int32_t missing = missing_pages(step); missing > 0; --missing)
+      step.sequence->pages.push_back(pages_.take());
+  return steps;
+}
+
+std::vector<PlannedStep> Scheduler::plan_steps() {
+  std::vector<PlannedStep> steps;
+  int32_t budget = limits_.prefill_chunk;
+  std::span<const int32_t> snapshot_slots = limits_.snapshot_slots;
+  for (const auto& sequence : running_) {
+    if (!sequence->prefilling()) {
+      steps.push_back(plan_decode(*sequence));
+    } else if (const int32_t rows = prefill_rows(*sequence, budget, limits_.prefill_chunk)) {
+      steps.push_back(plan_prefill(*sequence, rows, snapshot_slots));
+      budget -= steps.back().rows;
+    }
+  }
+  return steps;
+}
+
+// A prompt that has had its chunk and is not through goes behind the others.
+void Scheduler::end_turn(const std::vector<PlannedStep>& steps) {
+  const auto unfinished = std::ranges::find_if(
+      steps.rbegin(), steps.rend(),
+      [](const PlannedStep& step) { return step.sequence->prefilling() && !step.draw; });
+  if (unfinished == steps.rend()) return;
+  const auto turn =
+      std::ranges::find(running_, unfinished->sequence, &std::unique_ptr<Sequence>::get);
+  std::rotate(turn, turn + 1, running_.end());
+}
+
+// --- the lists -------------------------------------------------------------------------------
 
 std::vector<Sequence*> Scheduler::running_sequences() const {
   std::vector<Sequence*> sequences;
@@ -172,6 +315,8 @@ std::vector<Sequence*> Scheduler::running_sequences() const {
 
 Sequence* Scheduler::find_if(const std::function<bool(const Sequence&)>& wanted) {
   for (const auto& sequence : running_)
+    if (wanted(*sequence)) return sequence.get();
+  for (const auto& sequence : paused_)
     if (wanted(*sequence)) return sequence.get();
   for (const auto& sequence : waiting_)
     if (wanted(*sequence)) return sequence.get();

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace qnext::engine {
@@ -20,14 +21,15 @@ class SchedulerTest : public ::testing::Test {
                                                           .page_tokens = 16})
       : scheduler_(limits, pages_, slots_) {}
 
-  Sequence* add(int64_t prompt, int64_t answer, int32_t speculate = 0) {
+  Sequence* add(int64_t prompt, int64_t answer, int32_t speculate = 0, std::string user = {}) {
     ++last_id_;
     auto sequence =
         std::make_unique<Sequence>(last_id_, Answer(last_id_, listener_, nullptr, {}, {}));
     sequence->tokens.assign(static_cast<size_t>(prompt), 1);
-    sequence->prompt_tokens = prompt;
+    sequence->prompt_tokens = sequence->prefill_tokens = prompt;
     sequence->limit = prompt + answer;
     sequence->speculate = speculate;
+    sequence->user = std::move(user);
     sequence->speculation.wanted = speculate;
     Sequence* pointer = sequence.get();
     scheduler_.enqueue(std::move(sequence));
@@ -110,7 +112,7 @@ TEST_F(SchedulerTest, PromptsTakeTurns) {
   EXPECT_THAT(plan(), ElementsAre("2:1+", "3:32"));
 }
 
-TEST_F(SchedulerTest, AdmissionWaitsForAllPagesAndKeepsTheOrder) {
+TEST_F(SchedulerTest, AdmissionWaitsForLikelyPagesAndKeepsTheOrder) {
   add(100, 92);                    // 12 pages
   Sequence* large = add(100, 60);  // 10 pages: not beside the first
   add(1, 1);                       // would fit, but came later
@@ -136,16 +138,26 @@ TEST_F(SchedulerTest, AdmissionWaitsForAPlace) {
   EXPECT_THAT(plan(), ElementsAre("1:1+", "2:1+", "3:1+", "4:1+"));
 }
 
+TEST_F(SchedulerTest, UsersTakeTurns) {
+  for (int i = 0; i < 5; ++i) add(1, 5, 0, "many");
+  add(1, 5, 0, "one");
+  add(1, 5, 0, "one");
+  EXPECT_THAT(plan(), ElementsAre("1:1+", "6:1+", "2:1+", "7:1+"));
+  scheduler_.remove(1);
+  scheduler_.remove(2);
+  EXPECT_THAT(plan(), ElementsAre("6:1+", "7:1+", "3:1+", "4:1+"));
+}
+
 TEST_F(SchedulerTest, PagesAreTakenAsTheSequenceGrows) {
   Sequence* sequence = add(40, 60);
   plan();
   EXPECT_EQ(sequence->pages.size(), 2u);
-  EXPECT_EQ(pages_.available(), 20 - 7);
+  EXPECT_EQ(pages_.free(), 18);
   run();
   plan();
   EXPECT_EQ(sequence->pages.size(), 3u);
   scheduler_.remove(1);
-  EXPECT_EQ(pages_.available(), 20);
+  EXPECT_EQ(pages_.free(), 20);
   EXPECT_EQ(slots_.free(), 6);
 }
 
@@ -175,6 +187,34 @@ TEST_F(SchedulerTest, RemovesWhatWaits) {
   EXPECT_EQ(scheduler_.remove(5), nullptr);
   EXPECT_NE(scheduler_.remove(1), nullptr);
   EXPECT_THAT(plan(), IsEmpty());
+}
+
+class ShortAnswersTest : public SchedulerTest {
+ protected:
+  ShortAnswersTest()
+      : SchedulerTest(
+            {.max_sequences = 4, .prefill_chunk = 320, .page_tokens = 16, .likely_answer = 16}) {}
+};
+
+TEST_F(ShortAnswersTest, TheYoungestMakesWayAndIsTheFirstToComeBack) {
+  add(120, 200);  // 8 pages, 9 likely, 20 in the end
+  Sequence* young = add(120, 100);
+  add(60, 20);
+  EXPECT_THAT(plan(), ElementsAre("1:120+", "2:120+")) << "9 pages and 9 leave no room for more";
+  int steps = 0;
+  do {
+    run();
+    plan();
+    ++steps;
+  } while (scheduler_.paused() == 0);
+  EXPECT_EQ(steps, 41);  // both have ten pages, of 160 tokens; one wants another
+  EXPECT_THAT(young->pages, IsEmpty());
+  EXPECT_EQ(young->statistics.pauses, 1);
+  EXPECT_EQ(planned_.size(), 1u);
+  EXPECT_EQ(pages_.free(), 20 - 11);
+  scheduler_.remove(1);
+  // Nothing was saved, so its tokens run again, the answered ones too, before any new ones.
+  EXPECT_THAT(plan(), ElementsAre("2:161+", "3:60+"));
 }
 
 class LargeChunkTest : public SchedulerTest {

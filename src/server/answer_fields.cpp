@@ -83,6 +83,7 @@ AnswerSettings read_answer_settings(const Fields& fields, const ServedModel& mod
   request.stop_tokens = read_stop_tokens(fields, model);
   request.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   request.speculate = model.speculate;
+  request.user = fields.text("user").value_or("");
   settings.choices = static_cast<int32_t>(fields.integer("n", 1, most_choices).value_or(1));
   settings.stream = fields.boolean("stream").value_or(false);
   if (const json::Value* options = fields.find("stream_options")) {

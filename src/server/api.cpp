@@ -1,18 +1,22 @@
 #include "server/api.h"
 
 #include <algorithm>
+#include <charconv>
 #include <new>
 
 #include "server/chat.h"
 #include "server/chat_prompt.h"
 #include "server/completions.h"
+#include "server/embeddings.h"
 #include "server/fields.h"
 #include "server/messages.h"
+#include "server/page.h"
 #include "server/responses.h"
 
 namespace qnext::server {
 namespace {
 
+constexpr std::string_view page_prefix = "/page/";
 constexpr std::string_view model_prefix = "/v1/models/";
 constexpr std::string_view response_prefix = "/v1/responses/";
 
@@ -51,19 +55,41 @@ bool same_secret(std::string_view given, std::string_view secret) {
   return difference == 0;
 }
 
+// As paths have it: "%2F" for a slash within a name.
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* digits = text.data() + i + 1;
+    const bool whole = text[i] == '%' && i + 2 < text.size() &&
+                       std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2;
+    out += whole ? static_cast<char>(byte) : text[i];
+    if (whole) i += 2;
+  }
+  return out;
+}
+
 }  // namespace
 
 struct Api::Route {
-  std::string_view path;  // one that ends in '/' serves what is below it
+  std::string_view path;  // one that ends in '/', but for "/", serves what is below it
   std::string_view method;
   Reply (Api::*handler)(const Request&);
   ErrorShape errors = ErrorShape::openai;
   bool open = false;  // needs no key
+
+  // HEAD is GET without the body, which the connection leaves out.
+  bool takes(std::string_view wanted) const {
+    return wanted == method || (wanted == "HEAD" && method == "GET");
+  }
 };
 
 const std::vector<Api::Route>& Api::routes() {
   constexpr ErrorShape anthropic = ErrorShape::anthropic;
   static const std::vector<Route> all = {
+      // A browser that opens the page has no key to send yet.
+      {"/", "GET", &Api::page, ErrorShape::openai, true},
+      {page_prefix, "GET", &Api::page, ErrorShape::openai, true},
       {"/health", "GET", &Api::health, ErrorShape::openai, true},
       {"/metrics", "GET", &Api::show_metrics},
       {"/v1/models", "GET", &Api::list_models},
@@ -72,6 +98,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"/detokenize", "POST", &Api::detokenize},
       {"/v1/completions", "POST", &Api::complete},
       {"/v1/chat/completions", "POST", &Api::chat},
+      {"/v1/embeddings", "POST", &Api::embed},
       {"/v1/responses", "POST", &Api::respond},
       {response_prefix, "GET", &Api::show_response},
       {response_prefix, "DELETE", &Api::delete_response},
@@ -85,7 +112,7 @@ const std::vector<Api::Route>& Api::routes() {
 std::vector<const Api::Route*> Api::routes_of(std::string_view path) {
   std::vector<const Route*> found;
   for (const Route& route : routes()) {
-    const bool is_folder = route.path.ends_with('/');
+    const bool is_folder = route.path.size() > 1 && route.path.ends_with('/');
     const bool serves = path == route.path || (is_folder && path.starts_with(route.path));
     if (serves && (found.empty() || found.front()->path == route.path)) found.push_back(&route);
   }
@@ -124,6 +151,10 @@ std::optional<Reply> Api::refuse(const Request& request) const {
   const std::vector<const Route*> found = routes_of(request.path);
   if (found.empty())
     return error_reply({404, fmt::format("there is no route {}", request.path), "not_found"});
+  std::string methods;
+  for (const Route* route : found)
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route->method);
+  if (request.method == "OPTIONS") return Reply{.status = 204, .headers = {{"allow", methods}}};
   const ErrorShape shape = found.front()->errors;
   try {
     if (!found.front()->open) authorize(request);
@@ -132,11 +163,8 @@ std::optional<Reply> Api::refuse(const Request& request) const {
     reply.headers.emplace_back("www-authenticate", "Bearer");
     return reply;
   }
-  std::string methods;
-  for (const Route* route : found) {
-    if (request.method == route->method) return std::nullopt;
-    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route->method);
-  }
+  for (const Route* route : found)
+    if (route->takes(request.method)) return std::nullopt;
   Reply reply =
       error_reply({405, fmt::format("{} takes {}, not {}", request.path, methods, request.method),
                    "method_not_allowed"},
@@ -148,8 +176,8 @@ std::optional<Reply> Api::refuse(const Request& request) const {
 Reply Api::handle(const Request& request) {
   if (auto refused = refuse(request)) return std::move(*refused);
   const std::vector<const Route*> found = routes_of(request.path);
-  const Route& route = **std::find_if(
-      found.begin(), found.end(), [&](const Route* one) { return one->method == request.method; });
+  const Route& route = **std::find_if(found.begin(), found.end(),
+                                      [&](const Route* one) { return one->takes(request.method); });
   Reply reply = answer(route, request);
   // What Anthropic's clients call x-request-id.
   if (route.errors == ErrorShape::anthropic) reply.headers.emplace_back("request-id", request.id);
@@ -188,6 +216,15 @@ json::Value Api::read_body(const Request& request) const {
   return body;
 }
 
+Reply Api::page(const Request& request) {
+  const PageFile file = find_page_file(request.path);
+  if (!file.bytes.data())
+    throw ApiError(404, fmt::format("there is no route {}", request.path), "not_found");
+  return {.content_type = std::string(file.content_type),
+          .headers = page_headers(),
+          .body = std::string(file.bytes)};
+}
+
 Reply Api::health(const Request&) {
   return json_reply(json::Object{{"status", "ok"}});
 }
@@ -210,7 +247,7 @@ Reply Api::list_models(const Request&) {
 }
 
 Reply Api::show_model(const Request& request) {
-  const std::string name = request.path.substr(model_prefix.size());
+  const std::string name = percent_decoded(request.path.substr(model_prefix.size()));
   if (name != model_.id)
     throw ApiError(404, fmt::format("there is no model '{}' here, only '{}'", name, model_.id),
                    "model_not_found", "model");
@@ -247,6 +284,10 @@ Reply Api::complete(const Request& request) {
 
 Reply Api::chat(const Request& request) {
   return generation_reply(start_chat(read_body(request), request.id, model_, engine_));
+}
+
+Reply Api::embed(const Request& request) {
+  return generation_reply(start_embeddings(read_body(request), model_, engine_));
 }
 
 Reply Api::respond(const Request& request) {

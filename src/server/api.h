@@ -60,6 +60,7 @@ class Api {
   void authorize(const Request& request) const;
   Reply answer(const Route& route, const Request& request);
 
+  Reply page(const Request& request);
   Reply health(const Request& request);
   Reply show_metrics(const Request& request);
   Reply list_models(const Request& request);
@@ -70,6 +71,7 @@ class Api {
   Reply chat(const Request& request);
   Reply message(const Request& request);
   Reply count_tokens(const Request& request);
+  Reply embed(const Request& request);
   Reply respond(const Request& request);
   Reply show_response(const Request& request);
   Reply delete_response(const Request& request);

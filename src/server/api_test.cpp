@@ -48,8 +48,25 @@ TEST_F(Apis, SimpleRoutes) {
           ->as_string(),
       "abc a");
   EXPECT_EQ(client.get("/nowhere").status, 404);
+  EXPECT_EQ(client.get("/v1/models/f%61ke").status, 200);
+  EXPECT_EQ(client.get("/v1/models/fake%").status, 404);
   const ClientResponse wrong = client.get("/v1/completions");
   EXPECT_EQ(wrong.status, 405);
+  EXPECT_EQ(wrong.headers.at("allow"), "POST");
+}
+
+TEST_F(Apis, HeadIsGetWithoutTheBody) {
+  start({});
+  Client client(port());
+  const size_t size = client.get("/v1/models").body.size();
+  client.send("HEAD /v1/models HTTP/1.1\r\n\r\nOPTIONS /v1/models HTTP/1.1\r\n\r\n");
+  ASSERT_TRUE(client.read_until("204 No Content"));
+  client.hang_up();
+  Client head(port());
+  head.send("HEAD /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n");
+  ASSERT_TRUE(head.read_until("\r\n\r\n"));
+  EXPECT_TRUE(head.read_until(fmt::format("Content-Length: {}\r\n", size)));
+  EXPECT_FALSE(head.read_until("{")) << "there is a body";
 }
 
 TEST_F(Apis, TheKeyOpensAllRoutesAndHealthNeedsNone) {

@@ -6,6 +6,7 @@
 #include "server/answer_fields.h"
 #include "server/answer_form.h"
 #include "server/logprobs.h"
+#include "server/prompts.h"
 #include "server/response_head.h"
 
 namespace qnext::server {
@@ -13,46 +14,6 @@ namespace {
 
 // As OpenAI's: completions of no stated length are short.
 constexpr int64_t default_max_tokens = 16;
-
-struct Prompt {
-  std::string text;  // for echo
-  std::vector<int32_t> tokens;
-};
-
-Prompt text_prompt(const std::string& text, const Tokenizer& tokenizer) {
-  Prompt prompt{text, tokenizer.encode(text)};
-  if (prompt.tokens.empty()) refuse_field("prompt", "is empty: give some text to continue");
-  return prompt;
-}
-
-Prompt token_prompt(const json::Array& ids, const Tokenizer& tokenizer) {
-  Prompt prompt;
-  prompt.tokens = read_token_ids(ids, tokenizer.vocabulary_size(), "prompt");
-  if (prompt.tokens.empty()) refuse_field("prompt", "is empty: give at least one token");
-  prompt.text = tokenizer.decode(prompt.tokens);
-  return prompt;
-}
-
-std::vector<Prompt> read_prompts(const Fields& fields, const Tokenizer& tokenizer) {
-  const json::Value& value = fields.required("prompt");
-  if (value.is_string()) return {text_prompt(value.as_string(), tokenizer)};
-  if (!value.is_array())
-    fields.refuse("prompt", "must be a string, a list of token ids, or a list of either");
-  const json::Array& list = value.as_array();
-  if (list.empty() || list.front().is_integer()) return {token_prompt(list, tokenizer)};
-  if (std::ssize(list) > most_choices)
-    fields.refuse("prompt", fmt::format("holds more than {} prompts", most_choices));
-  std::vector<Prompt> prompts;
-  for (const json::Value& entry : list) {
-    if (entry.is_string())
-      prompts.push_back(text_prompt(entry.as_string(), tokenizer));
-    else if (entry.is_array())
-      prompts.push_back(token_prompt(entry.as_array(), tokenizer));
-    else
-      fields.refuse("prompt", "must be a string, a list of token ids, or a list of either");
-  }
-  return prompts;
-}
 
 class CompletionWriter : public ResponseWriter {
  public:
@@ -142,7 +103,8 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
   if (echo && settings.request.constraint)
     fields.refuse("echo", "cannot stand before an answer that has a form");
 
-  const std::vector<Prompt> prompts = read_prompts(fields, *model.tokenizer);
+  const std::vector<TextPrompt> prompts =
+      read_text_prompts(fields, "prompt", most_choices, *model.tokenizer);
   if (std::ssize(prompts) * settings.choices > most_choices)
     fields.refuse("n", fmt::format("asks for more than {} answers in all", most_choices));
   std::vector<engine::GenerationRequest> requests;
@@ -151,7 +113,7 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
                                     .include_usage = settings.include_usage,
                                     .logprobs = logprobs.has_value(),
                                     .echoes = {}};
-  for (const Prompt& prompt : prompts) {
+  for (const TextPrompt& prompt : prompts) {
     add_choices(requests, settings, prompt.tokens, engine.options().max_context, "prompt");
     if (echo) options.echoes.insert(options.echoes.end(), settings.choices, prompt.text);
   }

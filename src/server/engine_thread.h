@@ -54,8 +54,8 @@ struct ServerLoad {
 class EngineThread {
  public:
   // `queue`: how many requests may wait beyond those that EngineOptions::max_sequences lets run.
-  // While this lives, nobody else may call `engine` but for check() and options(). Engine and
-  // metrics must outlive it.
+  // While this lives, nobody else may call `engine` but for check(), options() and hidden_size().
+  // Engine and metrics must outlive it.
   EngineThread(engine::Engine& engine, int32_t queue, Metrics& metrics);
   // Cancels what runs.
   ~EngineThread();
@@ -72,6 +72,8 @@ class EngineThread {
   ServerLoad load() const;
   const engine::EngineOptions& options() const { return engine_.options(); }
   int64_t most_unfinished() const { return most_unfinished_; }
+  // Of the model: the values of an embedding.
+  int64_t hidden_size() const { return engine_.hidden_size(); }
 
  private:
   friend class AnswerHandle;

@@ -20,6 +20,8 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // of those, what an earlier request had computed
   int64_t completion_tokens = 0;
+  int64_t drafted_tokens = 0;   // drafts that were verified
+  int64_t accepted_tokens = 0;  // and those that became part of an answer
   json::Object object() const;
 };
 
@@ -54,6 +56,8 @@ class Generation {
   };
   // What has come since the last call.
   Output take();
+  // Ends it with an error, as the writer tells it.
+  Output give_up(const ApiError& error);
   // `wake` is called on the engine's thread when take() has something to say; see AnswerFeed.
   void set_wake(const std::function<void()>& wake);
 

@@ -84,7 +84,10 @@ std::string Metrics::text(const ServerLoad& load) const {
   };
   gauge("qnext_running", "Answers in the batch.", load.engine.running);
   gauge("qnext_waiting", "Accepted requests that wait for a place.",
-        std::max(load.unfinished - load.engine.running, int64_t{0}));
+        std::max(load.unfinished - load.engine.running - load.engine.paused, int64_t{0}));
+  gauge("qnext_paused", "Answers that made way for older ones and will go on.", load.engine.paused);
+  gauge("qnext_swapped_bytes", "Host memory that those hold.",
+        static_cast<int64_t>(load.engine.swapped_bytes));
   gauge("qnext_free_pages", "KV pages that nobody holds.", load.engine.free_pages);
   gauge("qnext_free_slots", "State slots that nobody holds.", load.engine.free_slots);
   gauge("qnext_cached_pages", "KV pages that the cache of prefixes holds.",

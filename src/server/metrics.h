@@ -62,7 +62,7 @@ class Metrics {
   std::string text(const ServerLoad& load) const;
 
  private:
-  std::array<Counter, 6> finished_;
+  std::array<Counter, engine::finish_reasons> finished_;
   mutable std::mutex mutex_;
   std::map<std::pair<std::string, int>, int64_t> responses_;
 };

@@ -55,6 +55,9 @@ class Passes {
                               std::span<const int64_t> hidden_rows,
                               std::span<const RowSequence> sequences) = 0;
 
+  // `rows` rows Hidden::model, from `first` on in the driver's count, to `out` [rows, hidden_size].
+  virtual void copy_hidden(int64_t first, int64_t rows, float* out) = 0;
+
   // Logits [rows, vocabulary] of at most logits_rows rows of `source`. They stay until the next
   // call.
   virtual const float* lm_head(Hidden source, std::span<const int64_t> rows) = 0;

@@ -41,6 +41,8 @@ void StepDriver::run_model(std::span<Progress> sequences) {
                     s.step->state_out, s.step->answer});
   }
   passes_.run_model(tokens, rows);
+  for (const Progress& s : sequences)
+    if (s.step->hidden) passes_.copy_hidden(s.first_row, s.rows, s.step->hidden);
 }
 
 // --- draws -----------------------------------------------------------------------------------

@@ -89,6 +89,10 @@ void Forward::combine_mtp_input(std::span<const int32_t> next_tokens, Hidden sou
   project(w_->mtp_input, 2 * width, {&mtp.fc}, {w_->x});
 }
 
+void Forward::copy_hidden(int64_t first, int64_t rows, float* out) {
+  std::copy_n(hidden_row(Hidden::model, first), rows * config_.hidden_size, out);
+}
+
 const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
   const int64_t width = config_.hidden_size;
   const auto count = static_cast<int64_t>(rows.size());

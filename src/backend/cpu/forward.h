@@ -36,6 +36,7 @@ class Forward final : public Passes {
                std::span<const RowSequence> sequences) override;
   void fill_mtp_cache(std::span<const int32_t> next_tokens, std::span<const int64_t> hidden_rows,
                       std::span<const RowSequence> sequences) override;
+  void copy_hidden(int64_t first, int64_t rows, float* out) override;
   const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
   const float* mtp_hidden(int64_t) override { return w_->mtp_hidden; }
 

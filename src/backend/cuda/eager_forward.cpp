@@ -102,6 +102,13 @@ void EagerForward::combine_mtp_input(std::span<const int32_t> next_tokens, Hidde
   project(both, mtp.fc, w_->x);
 }
 
+void EagerForward::copy_hidden(int64_t first, int64_t rows, float* out) {
+  const int64_t width = config_.hidden_size;
+  stream_.copy_to_host(out, w_->final_hidden + first * width,
+                       static_cast<size_t>(rows * width) * sizeof(float));
+  stream_.wait();
+}
+
 const float* EagerForward::lm_head(Hidden source, std::span<const int64_t> rows) {
   const auto count = static_cast<int64_t>(rows.size());
   QNEXT_CHECK(count <= logits_rows && count <= w_->rows);

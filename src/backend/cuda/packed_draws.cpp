@@ -100,6 +100,22 @@ void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
   std::copy_n(drawn_.as<int32_t>(), count, tokens.begin());
 }
 
+// Rows that ran in one pass lie beside each other: one copy for each run of them.
+void PackedForward::copy_hidden(int64_t first, int64_t rows, float* out) {
+  const int64_t width = config_.hidden_size;
+  const auto place = [&](int64_t row) {
+    return int64_t{model_place_[static_cast<size_t>(first + row)]};
+  };
+  for (int64_t row = 0; row < rows;) {
+    int64_t end = row + 1;
+    while (end < rows && place(end) == place(row) + end - row) ++end;
+    stream_.copy_to_host(out + row * width, w_->final_hidden + place(row) * width,
+                         static_cast<size_t>((end - row) * width) * sizeof(float));
+    row = end;
+  }
+  stream_.wait();
+}
+
 const float* PackedForward::mtp_hidden(int64_t rows) {
   const auto width = static_cast<size_t>(config_.hidden_size);
   std::vector<float> values(static_cast<size_t>(rows) * width);

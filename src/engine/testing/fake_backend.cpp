@@ -50,8 +50,13 @@ int32_t draw_token(uint64_t history, int64_t position, const ops::SamplingParame
   return token;
 }
 
+float hidden_value(uint64_t history, int64_t column) {
+  return static_cast<float>(uniform(history ^ static_cast<uint64_t>(column)) - 0.5);
+}
+
 FakeBackend::FakeBackend(const FakeOptions& wanted) : options(wanted) {
   config_.vocabulary_size = options.vocabulary;
+  config_.hidden_size = 3;
   config_.layers.resize(48);
   config_.max_position_embeddings = options.context;
   config_.eos_token_ids = options.eos_token_ids;
@@ -187,6 +192,8 @@ std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep
     cell(step, position) = {.token = token, .mtp_next = std::nullopt};
     const int32_t slot = step.state_out[static_cast<size_t>(row)];
     if (slot != backend::no_slot) slots_[static_cast<size_t>(slot)] = {true, history, position + 1};
+    for (int64_t column = 0; step.hidden && column < config_.hidden_size; ++column)
+      step.hidden[row * config_.hidden_size + column] = hidden_value(history, column);
 
     if (!step.draw || row < rows - 1 - step.drafts || !right) continue;
     int32_t next =

@@ -27,6 +27,9 @@ uint64_t digest_counts(const ops::SamplingParameters& sampling, const ops::Token
 int32_t draw_token(uint64_t history, int64_t position, const ops::SamplingParameters& sampling,
                    uint64_t counts_digest, int32_t vocabulary, const uint32_t* allowed = nullptr);
 
+// Value `column` of the hidden state after a history.
+float hidden_value(uint64_t history, int64_t column);
+
 struct FakeOptions {
   int32_t vocabulary = 50;
   int64_t page_tokens = 4;
