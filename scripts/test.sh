@@ -75,10 +75,11 @@ stage_release() {
 
 stage_clients() {
   local folder=build/venv client broken=0
-  local clients=(openai anthropic langchain qwen_agent tls)
+  local clients=(openai anthropic langchain qwen_agent tls structured_output)
   # qwen-agent does not say that it needs the last four.
-  local packages=(openai anthropic langchain-openai qwen-agent numpy python-dateutil soundfile tqdm)
-  "$folder/bin/python" -c 'import openai, anthropic, langchain_openai, qwen_agent.agents' \
+  local packages=(openai anthropic jsonschema langchain-openai qwen-agent numpy python-dateutil
+    soundfile tqdm)
+  "$folder/bin/python" -c 'import openai, anthropic, jsonschema, langchain_openai, qwen_agent.agents' \
     2>/dev/null ||
     { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet "${packages[@]}"; } || {
     echo "the clients' packages cannot be installed here: skipped"
@@ -143,8 +144,10 @@ stage_cuda() {
 # Seeds: the inputs that the tests use.
 seed_corpus() {
   local folder=build/fuzz/corpus
-  mkdir -p "$folder"/{answer_parser,config,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
+  mkdir -p "$folder"/{answer_parser,config,grammar,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
   grep -o 'R"(.*)"' src/text/answer_parser_test.cpp >"$folder/answer_parser_fuzz/answers"
+  grep -o 'R"({.*})"' src/text/grammar/json_schema_test.cpp | sed 's/^R"(//; s/)"$//' |
+    split --lines=1 - "$folder/grammar_fuzz/schema-"
   cp models/*/config.json "$folder/config_fuzz/bundled"
   cp tests/data/gguf-*.gguf "$folder/gguf_fuzz/"
   cp tests/data/gguf-sample.gguf "$folder/gguf_model_fuzz/"
