@@ -3,6 +3,7 @@
 Needs the package anthropic. Prints a line for each check and exits with 1 if one failed.
 """
 
+import json
 import sys
 
 import anthropic
@@ -10,7 +11,8 @@ import anthropic
 from serving import KEY, MODEL, raises, run, serving
 
 TOOLS = [{"name": "weather", "description": "Tells the weather.", "input_schema": {
-    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]
+    "type": "object", "properties": {"city": {"enum": ["Verona", "Rome"]}},
+    "required": ["city"], "additionalProperties": False}}]
 GREEDY = {"temperature": 0}
 GREETING = [{"role": "user", "content": "ROMEO:"}]
 
@@ -62,6 +64,34 @@ def check_cache(client):
     assert counted.input_tokens == first.usage.input_tokens + first.usage.cache_read_input_tokens
 
 
+# Calls that the model has to make, whole and streamed, and their results.
+def check_forced_tools(client):
+    for choice in ({"type": "any"}, {"type": "tool", "name": "weather"}):
+        arguments = dict(model=MODEL, max_tokens=200, messages=GREETING, tools=TOOLS,
+                         extra_body=GREEDY,
+                         tool_choice={**choice, "disable_parallel_tool_use": True})
+        answer = client.messages.create(**arguments)
+        call = answer.content[-1]
+        assert answer.stop_reason == "tool_use" and call.type == "tool_use", answer
+        assert call.name == "weather" and call.input["city"] in ("Verona", "Rome")
+        with client.messages.stream(**arguments) as stream:
+            partial = "".join(event.partial_json for event in stream if event.type == "input_json")
+            final = stream.get_final_message()
+        assert json.loads(partial) == final.content[-1].input
+        client.messages.create(model=MODEL, max_tokens=5, tools=TOOLS, messages=GREETING + [
+            {"role": "assistant", "content": answer.content},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": call.id, "content": "fair"}]}])
+
+
+def check_output_format(client):
+    schema = TOOLS[0]["input_schema"]
+    answer = client.messages.create(
+        model=MODEL, max_tokens=200, messages=GREETING, extra_body=GREEDY,
+        output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert json.loads(answer.content[0].text)["city"] in ("Verona", "Rome")
+
+
 # What the model writes is no call; what a client makes of one is read back.
 def check_tools(client):
     conversation = GREETING + [
@@ -100,5 +130,6 @@ def check_errors(client):
 
 
 with serving(sys.argv[1]) as url:
-    run([check_messages, check_streams, check_cache, check_tools, check_errors],
+    run([check_messages, check_streams, check_cache, check_tools, check_forced_tools,
+         check_output_format, check_errors],
         anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0))
