@@ -66,7 +66,6 @@ struct PackedWorkspace {
   float* logits = nullptr;         // [packed_logits_rows, vocabulary]
   int32_t* logits_from = nullptr;  // [packed_logits_rows] their hidden rows
   ops::cuda::RowSampling* samplers = nullptr;  // [packed_logits_rows]
-  int32_t* drawn = nullptr;                    // [packed_logits_rows]
 
   int64_t hidden_stride = 0;
   int64_t projected_stride = 0;
