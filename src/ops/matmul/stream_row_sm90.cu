@@ -207,8 +207,7 @@ template <PackedFormat main>
 __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     row_kernel(const __grid_constant__ RowJob job) {
   // The next kernel's blocks begin as soon as earlier ones leave them room, which is before this
-  // one's copies have come. Not behind a product whose normed row is kept, the router: 33 of its
-  // blocks would be left without neighbours that rehearse.
+  // one's copies have come. Not so the router, whose normed row is kept: that was slower.
   const bool early = !job.input.normed;
   if (early) let_next_kernel_start();
   const auto thread = static_cast<int>(threadIdx.x);
