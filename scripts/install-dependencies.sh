@@ -4,11 +4,12 @@
 #
 #   scripts/install-dependencies.sh build    what the demo needs: compiler and libraries
 #   scripts/install-dependencies.sh test     also what the tests and checks need
+#   scripts/install-dependencies.sh browser  what the test of the chat page needs
 set -euo pipefail
 
 build_packages=(
   g++ cmake ninja-build ccache mold
-  libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev
+  libfmt-dev libsimdjson-dev libcli11-dev libedit-dev libutf8proc-dev libssl-dev
 )
 # Debian 12's default Boost is too old for the server; Ubuntu 24.04's is not.
 if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then
@@ -17,15 +18,16 @@ else
   build_packages+=(libboost-dev)
 fi
 test_packages=(
-  git python3-venv libgtest-dev libgmock-dev libbenchmark-dev xz-utils
+  git python3-venv openssl libgtest-dev libgmock-dev libbenchmark-dev xz-utils
   clang libclang-rt-dev clang-tidy clang-format-14
 )
 
 case "${1:-}" in
   build) packages=("${build_packages[@]}") ;;
   test) packages=("${build_packages[@]}" "${test_packages[@]}") ;;
+  browser) packages=(chromium chromium-driver python3-venv fonts-dejavu-core) ;;
   *)
-    echo "usage: $0 build|test" >&2
+    echo "usage: $0 build|test|browser" >&2
     exit 2
     ;;
 esac

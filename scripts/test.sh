@@ -3,6 +3,7 @@
 #   format    clang-format has nothing to change
 #   release   optimised build, all tests
 #   clients   the clients of others drive qnext serve, where pip can install them
+#   page      the chat page in a headless browser, where one can be installed
 #   dev       AddressSanitizer and UndefinedBehaviorSanitizer, all tests
 #   tsan      ThreadSanitizer, the tests of what runs on several threads
 #   tidy      clang-tidy finds nothing
@@ -13,7 +14,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(format release clients dev tsan tidy cuda fuzz)
+stages=(format release clients page dev tsan tidy cuda fuzz)
 if [[ $# -gt 0 ]]; then
   stages=("$@")
 fi
@@ -74,7 +75,7 @@ stage_release() {
 
 stage_clients() {
   local folder=build/venv client broken=0
-  local clients=(openai anthropic)
+  local clients=(openai anthropic tls)
   "$folder/bin/python" -c 'import anthropic, openai' 2>/dev/null ||
     { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet anthropic openai; } || {
     echo "the clients' packages cannot be installed here: skipped"
@@ -86,6 +87,21 @@ stage_clients() {
     "$folder/bin/python" "tests/${client}_client.py" build/release/qnext || broken=1
   done
   return "$broken"
+}
+
+# Chromium is large and no test but this needs it: it is installed here and not with the rest.
+stage_page() {
+  local folder=build/browser-venv
+  command -v chromedriver >/dev/null || scripts/install-dependencies.sh browser || {
+    echo "no browser can be installed here: skipped"
+    return
+  }
+  "$folder/bin/python" -c 'import selenium' 2>/dev/null ||
+    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet selenium; } || {
+    echo "the selenium package cannot be installed here: skipped"
+    return
+  }
+  build release -- qnext && "$folder/bin/python" tests/page_browser.py build/release/qnext
 }
 
 stage_dev() {

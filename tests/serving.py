@@ -19,7 +19,7 @@ def serving(program, *options):
         [program, "serve", "--port", "0", "--api-key", KEY, *options],
         stdout=subprocess.PIPE, text=True)
     try:
-        yield re.search(r"http://\S+", server.stdout.readline()).group()
+        yield re.search(r"https?://\S+", server.stdout.readline()).group()
     finally:
         server.terminate()
         status = server.wait(60)

@@ -133,6 +133,7 @@ int run_command_line(int argument_count, const char* const* arguments) {
   register_generate(app);
   register_chat(app);
   register_serve(app);
+  register_loadtest(app);
   register_tokenize(app);
   register_render(app);
   register_inspect(app);

@@ -26,6 +26,7 @@ void on_run(CLI::App& command, std::function<int()> run);
 // One file a command: <name>_command.cpp.
 void register_generate(CLI::App& app);
 void register_serve(CLI::App& app);
+void register_loadtest(CLI::App& app);
 void register_chat(CLI::App& app);
 void register_tokenize(CLI::App& app);
 void register_render(CLI::App& app);

@@ -12,9 +12,9 @@ using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::StartsWith;
 
-const std::vector<std::string> command_names = {"generate",   "chat",    "serve",   "tokenize",
-                                                "render",     "inspect", "verify",  "bench",
-                                                "perplexity", "synth",   "quantize"};
+const std::vector<std::string> command_names = {"generate",   "chat",    "serve",    "tokenize",
+                                                "render",     "inspect", "verify",   "bench",
+                                                "perplexity", "synth",   "quantize", "loadtest"};
 
 TEST_F(Commands, HelpIsThereForAllWithExamples) {
   const Outcome all = run({"--help"});

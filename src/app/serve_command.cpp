@@ -6,7 +6,10 @@
 #include <filesystem>
 #include <memory>
 
+#include "app/api_key.h"
 #include "app/command.h"
+#include "app/config_file.h"
+#include "app/file_limit.h"
 #include "app/fingerprint.h"
 #include "app/interrupt.h"
 #include "app/model_files.h"
@@ -17,6 +20,7 @@
 #include "engine/engine.h"
 #include "server/access_log.h"
 #include "server/api.h"
+#include "server/grammars.h"
 #include "server/http_server.h"
 
 namespace qnext::app {
@@ -30,6 +34,10 @@ struct ServeOptions {
   std::string api_key_file;
   std::string log;
   server::HttpOptions http;
+  int64_t body_mebibytes = 32;
+  int64_t request_seconds = 60;
+  int64_t idle_seconds = 75;
+  int64_t answer_seconds = 0;
   int32_t max_sequences = 16;
   int32_t queue = 256;
   int64_t kv_tokens = 0;
@@ -45,26 +53,31 @@ constexpr int64_t usual_tokens = 8192;
 constexpr const char* examples =
     "  qnext serve\n"
     "  qnext serve --model ~/models/Qwen3-Next-80B-A3B-Instruct --quantize q4_0 --context 32768\n"
+    "  qnext serve --host 0.0.0.0 --api-key-file key --tls-cert cert.pem --tls-key key.pem\n"
+    "  qnext serve --config /etc/qnext/serve.toml\n"
     "  curl http://127.0.0.1:8000/v1/completions -d '{\"prompt\": \"ROMEO:\", \"max_tokens\": "
     "40}'\n"
-    "OpenAI's clients work with the base URL http://127.0.0.1:8000/v1. Ctrl-C stops taking "
-    "requests\n"
-    "and finishes those under way; a second one ends them too.";
-
-std::string read_api_key(const ServeOptions& options) {
-  if (options.api_key_file.empty()) return options.api_key;
-  std::string key = read_file(options.api_key_file);
-  key.erase(std::find_if(key.begin(), key.end(), [](char c) { return c == '\n' || c == '\r'; }),
-            key.end());
-  if (key.empty()) fail("{} holds no key: its first line is the key", options.api_key_file);
-  return key;
-}
+    "A browser finds a chat page at http://127.0.0.1:8000. OpenAI's clients work with the base "
+    "URL\n"
+    "http://127.0.0.1:8000/v1. Ctrl-C stops taking requests and finishes those under way; a "
+    "second\n"
+    "one ends them too.";
 
 std::string served_name(const ServeOptions& options, const ModelFiles& files) {
   if (!options.model_name.empty()) return options.model_name;
   std::filesystem::path path(files.path());
   if (!path.has_filename()) path = path.parent_path();
   return files.source.is_gguf() ? path.stem() : path.filename();
+}
+
+server::HttpOptions http_options(const ServeOptions& options) {
+  server::HttpOptions http = options.http;
+  http.body_bytes = static_cast<size_t>(options.body_mebibytes) << 20;
+  http.body_timeout = std::chrono::seconds(options.request_seconds);
+  http.header_timeout = std::min(http.header_timeout, http.body_timeout);
+  http.idle_timeout = std::chrono::seconds(options.idle_seconds);
+  http.answer_timeout = std::chrono::seconds(options.answer_seconds);
+  return http;
 }
 
 ModelChatTemplate choose_template(const ServeOptions& options, const ModelFiles& files) {
@@ -105,8 +118,9 @@ void run_until_stopped(server::HttpServer& http, server::EngineThread& engine) {
 }
 
 int serve(const ServeOptions& options) {
+  raise_file_limit();
   const ModelFiles files(options.model);
-  const std::string api_key = read_api_key(options);
+  const std::string api_key = read_api_key(options.api_key, options.api_key_file);
   const Tokenizer tokenizer = load_tokenizer(files);
   const ModelChatTemplate chat_template = choose_template(options, files);
   std::unique_ptr<server::AccessLog> log;
@@ -117,52 +131,96 @@ int serve(const ServeOptions& options) {
     plan.cache_fingerprint = fingerprint(files, options.machine, backend->capabilities());
   engine::Engine engine(*backend, &tokenizer, plan);
 
+  server::Grammars grammars(tokenizer, static_cast<int32_t>(backend->config().vocabulary_size),
+                            *engine.options().stop_tokens);
   const server::ServedModel model{.id = served_name(options, files),
                                   .tokenizer = &tokenizer,
                                   .chat_template = &chat_template,
                                   .sampling = SamplingOptions{}.resolve(files.generation),
                                   .speculate = options.answer.speculate,
-                                  .created = static_cast<int64_t>(std::time(nullptr))};
+                                  .created = static_cast<int64_t>(std::time(nullptr)),
+                                  .grammars = &grammars};
   server::Metrics metrics;
   server::EngineThread thread(engine, options.queue, metrics);
   server::Api api(model, thread, metrics, api_key);
-  server::HttpServer http(api, log.get(), options.http);
-  write_output(fmt::format("{} at http://{}:{}\n", model.id, options.http.host, http.port()));
+  server::HttpServer http(api, log.get(), http_options(options));
+  write_output(fmt::format("{} at {}://{}:{}\n", model.id,
+                           options.http.tls_certificate.empty() ? "http" : "https",
+                           options.http.host, http.port()));
   run_until_stopped(http, thread);
   return exit_status::success;
+}
+
+CLI::Validator between(int64_t least, int64_t most) {
+  return CLI::Range(least, most).description("");
+}
+
+void add_listening(CLI::App& command, ServeOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
+    return command.add_option(name, value, help)->type_name(type)->group("Server");
+  };
+  add("--host", options.http.host, "address to listen on [127.0.0.1: this computer only]", "NAME");
+  add("--port", options.http.port, "port; 0: any that is free [8000]", "N")
+      ->check(between(0, 65535));
+  CLI::Option* key = add("--api-key", options.api_key, "clients must send this key [none]", "KEY");
+  add("--api-key-file", options.api_key_file, "the same, from a file's first line", "FILE")
+      ->excludes(key);
+  CLI::Option* certificate = add("--tls-cert", options.http.tls_certificate,
+                                 "HTTPS: PEM file of the certificate and its chain", "FILE");
+  CLI::Option* secret =
+      add("--tls-key", options.http.tls_key, "and PEM file of its key", "FILE")->needs(certificate);
+  certificate->needs(secret);
+  add("--model-name", options.model_name, "what clients call the model [its file's name]", "NAME");
+  add("--chat-template", options.template_file, "Jinja file in place of the model's own", "FILE");
+  add("--log", options.log, "a line of JSON for each request; -: standard error [none]", "FILE");
+}
+
+void add_capacity(CLI::App& command, ServeOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->type_name("N")->group("Capacity");
+  };
+  add("--max-sequences", options.max_sequences, "answers made at once; more wait [16]")
+      ->check(between(1, 4096));
+  add("--queue", options.queue, "requests that may wait; more are refused (429) [256]")
+      ->check(between(0, 1 << 20));
+  add("--kv-tokens", options.kv_tokens,
+      "tokens of all sequences together [8192 each, at least one --context]")
+      ->check(between(1, int64_t{1} << 40));
+  add("--swap-memory", options.swap_bytes,
+      "for answers that pause while those are too few; 0: they start anew [4 GiB]")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false).description(""));
+}
+
+void add_limits(CLI::App& command, ServeOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->type_name("N")->group("Limits");
+  };
+  constexpr int64_t day = 86400;
+  add("--max-connections", options.http.most_connections, "more are turned away (503) [4096]")
+      ->check(between(1, 1 << 20));
+  add("--max-body", options.body_mebibytes, "MiB of a request; more are refused (413) [32]")
+      ->check(between(1, 1 << 14));
+  add("--request-timeout", options.request_seconds,
+      "seconds for a client to send its request, 15 of them for its headers [60]")
+      ->check(between(1, day));
+  add("--idle-timeout", options.idle_seconds, "seconds that a connection may idle [75]")
+      ->check(between(1, day));
+  add("--answer-timeout", options.answer_seconds, "seconds for an answer; 0: any [0]")
+      ->check(between(0, day));
 }
 
 }  // namespace
 
 void register_serve(CLI::App& app) {
   auto options = std::make_shared<ServeOptions>();
-  CLI::App& command = add_command(app, "serve", "Serve a model to OpenAI's clients", examples);
+  CLI::App& command =
+      add_command(app, "serve", "Serve a model: a chat page, and OpenAI's API", examples);
+  add_config_option(command);
   add_model_option(command, options->model);
-  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
-    return command.add_option(name, value, help)->type_name(type)->group("Server");
-  };
-  const auto between = [](int64_t least, int64_t most) {
-    return CLI::Range(least, most).description("");
-  };
-  add("--host", options->http.host, "address to listen on [127.0.0.1: this computer only]", "NAME");
-  add("--port", options->http.port, "port; 0: any that is free [8000]", "N")
-      ->check(between(0, 65535));
-  CLI::Option* key = add("--api-key", options->api_key, "clients must send this key [none]", "KEY");
-  add("--api-key-file", options->api_key_file, "the same, from a file's first line", "FILE")
-      ->excludes(key);
-  add("--model-name", options->model_name, "what clients call the model [its file's name]", "NAME");
-  add("--chat-template", options->template_file, "Jinja file in place of the model's own", "FILE");
-  add("--max-sequences", options->max_sequences, "answers made at once; more wait [16]", "N")
-      ->check(between(1, 4096));
-  add("--queue", options->queue, "requests that may wait; more are refused (429) [256]", "N")
-      ->check(between(0, 1 << 20));
-  add("--kv-tokens", options->kv_tokens,
-      "tokens of all sequences together [8192 each, at least one --context]", "N")
-      ->check(between(1, int64_t{1} << 40));
-  add("--swap-memory", options->swap_bytes,
-      "for answers that pause while those are too few; 0: they start anew [4 GiB]", "SIZE")
-      ->transform(CLI::AsSizeValue(false).description(""));
-  add("--log", options->log, "a line of JSON for each request; -: standard error [none]", "FILE");
+  add_listening(command, *options);
+  add_capacity(command, *options);
+  add_limits(command, *options);
   add_context_options(command, options->answer);
   add_machine_options(command, options->machine);
   options->answer.cache_bytes = size_t{4} << 30;

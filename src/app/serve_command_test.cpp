@@ -1,9 +1,10 @@
 // qnext serve as a process: the line it prints, what it answers, how it ends.
+#include <chrono>
 #include <csignal>
-#include <memory>
 #include <thread>
 
-#include "app/testing/commands.h"
+#include "app/testing/certificate.h"
+#include "app/testing/serving.h"
 #include "base/error.h"
 #include "server/testing/http_client.h"
 
@@ -13,51 +14,6 @@ namespace {
 using server::testing::Client;
 using server::testing::ClientResponse;
 using testing::HasSubstr;
-
-// `qnext serve` of the bundled model on a free port, stopped with the test.
-class Serving : public Commands {
- protected:
-  void serve(std::vector<std::string> more) {
-    std::vector<std::string> arguments = {QNEXT_PROGRAM, "serve", "--port", "0", "--threads", "1"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    std::vector<char*> pointers;
-    for (std::string& argument : arguments) pointers.push_back(argument.data());
-    pointers.push_back(nullptr);
-    const std::string out = path("serve-out");
-    const std::string err = path("serve-err");
-    write_file(out, "");
-    child_ = fork();
-    if (child_ == 0) {
-      dup2(open(out.c_str(), O_WRONLY), 1);
-      dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
-      execv(pointers[0], pointers.data());
-      _exit(127);
-    }
-    for (int i = 0; i < 600 && port_ == 0; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      const std::string line = read_file(out);
-      if (!line.ends_with('\n')) continue;
-      EXPECT_THAT(line, HasSubstr("tiny-shakespeare at http://127.0.0.1:"));
-      port_ = static_cast<uint16_t>(std::stoi(line.substr(line.rfind(':') + 1)));
-    }
-    ASSERT_NE(port_, 0) << read_file(err);
-  }
-  ~Serving() override {
-    if (child_ <= 0) return;
-    kill(child_, SIGKILL);
-    waitpid(child_, nullptr, 0);
-  }
-  int stop(int signal) {
-    kill(child_, signal);
-    int status = 0;
-    waitpid(child_, &status, 0);
-    child_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-  }
-
-  pid_t child_ = -1;
-  uint16_t port_ = 0;
-};
 
 TEST_F(Serving, SaysWhatGenerateSays) {
   serve({"--log", path("log")});
@@ -126,6 +82,83 @@ TEST_F(Serving, TheKeyMayComeFromAFile) {
   EXPECT_EQ(client.get("/v1/models").status, 401);
   EXPECT_EQ(client.get("/v1/models", {{"Authorization", "Bearer secret"}}).status, 200);
   EXPECT_EQ(stop(SIGINT), 0);
+}
+
+TEST_F(Serving, OptionsMayComeFromAFile) {
+  write_file(path("key"), "secret\n");
+  write_file(path("config"),
+             "# a comment\nmax-body = 1\nqueue = 3\nmodel-name = \"other\"\n"
+             "api-key-file = \"" +
+                 path("key") + "\"\ncache-memory = \"1MiB\"\n");
+  serve({"--config", path("config"), "--model-name", "tiny-shakespeare"});
+  Client client(port_);
+  EXPECT_EQ(client.get("/v1/models").status, 401);
+  const ClientResponse models = client.get("/v1/models", {{"Authorization", "Bearer secret"}});
+  EXPECT_THAT(models.body, HasSubstr("tiny-shakespeare"));
+  const std::string large((1 << 20) + 1, ' ');
+  EXPECT_EQ(client.post("/v1/completions", large, {{"Authorization", "Bearer secret"}}).status,
+            413);
+}
+
+TEST_F(Serving, TheExampleOfAFileIsOne) {
+  serve({"--config", QNEXT_SOURCE_DIR "/packaging/serve.toml"});
+  EXPECT_EQ(Client(port_).get("/health").status, 200);
+}
+
+TEST_F(Serving, SaysWhatIsWrongInAConfigurationFile) {
+  const auto expect = [&](const std::string& text, const std::string& error, int status = 1) {
+    write_file(path("config"), text);
+    expect_error(run({"serve", "--config", path("config")}), error, status);
+  };
+  expect("quee = 3\n", "config: there is no option 'quee'; did you mean 'queue'?");
+  expect("[other]\nport = 3\n", "config: there is no section 'other' but [serve]");
+  expect("[serve]\nport = 70000\n", "--port", 2);
+  expect("port = \"x\"\n", "--port", 2);
+  expect("api-key = \"a\"\napi-key-file = \"b\"\n", "--api-key", 2);
+  expect_error(run({"serve", "--config", "/no/such/file"}), "/no/such/file");
+}
+
+TEST_F(Serving, SaysWhatIsWrongWithTheFilesOfTls) {
+  write_certificate(path("cert"), path("key"));
+  write_certificate(path("cert2"), path("key2"));
+  write_file(path("none"), "nothing\n");
+  const auto expect = [&](const std::string& cert, const std::string& key,
+                          const std::string& error) {
+    expect_error(run({"serve", "--port", "0", "--tls-cert", path(cert), "--tls-key", path(key)}),
+                 error);
+  };
+  expect("absent", "key", "absent");
+  expect("none", "key", "none holds no TLS certificate");
+  expect("cert", "none", "none holds no TLS key of");
+  expect("cert", "key2", "key2 holds no TLS key of");
+  expect_error(run({"serve", "--tls-cert", path("cert")}), "--tls-key", 2);
+}
+
+// Neither a client that sends nothing nor one that sends a byte now and then keeps its place.
+TEST_F(Serving, EndsWhatTakesTooLong) {
+  serve({"--request-timeout", "1", "--answer-timeout", "2"});
+  Client slow(port_);
+  slow.send("POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n");
+  const auto begin = std::chrono::steady_clock::now();
+  std::thread trickle([&] {
+    for (int i = 0; i < 15; ++i) {
+      slow.send("x");
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  });
+  EXPECT_TRUE(slow.at_end());
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  trickle.join();
+  const std::string fields =
+      R"("prompt": "ROMEO:", "n": 64, "max_tokens": 4000, "ignore_eos": true)";
+  Client client(port_);
+  const ClientResponse whole = client.post("/v1/completions", "{" + fields + "}");
+  EXPECT_EQ(whole.status, 504) << whole.body;
+  EXPECT_THAT(whole.body, HasSubstr("answer_timeout"));
+  const ClientResponse stream =
+      client.post("/v1/completions", "{" + fields + R"(, "stream": true})");
+  EXPECT_EQ(stream.status, 200);
+  EXPECT_THAT(stream.body, HasSubstr("answer_timeout"));
 }
 
 TEST_F(Serving, SaysWhatItCannotDo) {

@@ -10,16 +10,27 @@
 #include "server/embeddings.h"
 #include "server/fields.h"
 #include "server/messages.h"
+#include "server/page.h"
 #include "server/responses.h"
 
 namespace qnext::server {
 namespace {
 
+constexpr std::string_view page_prefix = "/page/";
 constexpr std::string_view model_prefix = "/v1/models/";
 constexpr std::string_view response_prefix = "/v1/responses/";
 
 Reply json_reply(const json::Value& value) {
   return {.body = json::write(value)};
+}
+
+// A line of plain characters, as headers may hold.
+std::string header_text(const std::string& text) {
+  constexpr size_t longest = 300;
+  std::string line = text.substr(0, longest);
+  for (char& c : line)
+    if (c < ' ' || c > '~') c = '?';
+  return line;
 }
 
 Reply generation_reply(std::unique_ptr<Generation> generation) {
@@ -29,6 +40,8 @@ Reply generation_reply(std::unique_ptr<Generation> generation) {
     // Proxies pass events on as they come.
     reply.headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}};
   }
+  for (const std::string& note : generation->notes())
+    reply.headers.emplace_back("x-qnext-note", header_text(note));
   reply.generation = std::move(generation);
   return reply;
 }
@@ -59,7 +72,7 @@ std::string percent_decoded(std::string_view text) {
 }  // namespace
 
 struct Api::Route {
-  std::string_view path;  // one that ends in '/' serves what is below it
+  std::string_view path;  // one that ends in '/', but for "/", serves what is below it
   std::string_view method;
   Reply (Api::*handler)(const Request&);
   ErrorShape errors = ErrorShape::openai;
@@ -74,6 +87,9 @@ struct Api::Route {
 const std::vector<Api::Route>& Api::routes() {
   constexpr ErrorShape anthropic = ErrorShape::anthropic;
   static const std::vector<Route> all = {
+      // A browser that opens the page has no key to send yet.
+      {"/", "GET", &Api::page, ErrorShape::openai, true},
+      {page_prefix, "GET", &Api::page, ErrorShape::openai, true},
       {"/health", "GET", &Api::health, ErrorShape::openai, true},
       {"/metrics", "GET", &Api::show_metrics},
       {"/v1/models", "GET", &Api::list_models},
@@ -96,7 +112,7 @@ const std::vector<Api::Route>& Api::routes() {
 std::vector<const Api::Route*> Api::routes_of(std::string_view path) {
   std::vector<const Route*> found;
   for (const Route& route : routes()) {
-    const bool is_folder = route.path.ends_with('/');
+    const bool is_folder = route.path.size() > 1 && route.path.ends_with('/');
     const bool serves = path == route.path || (is_folder && path.starts_with(route.path));
     if (serves && (found.empty() || found.front()->path == route.path)) found.push_back(&route);
   }
@@ -198,6 +214,15 @@ json::Value Api::read_body(const Request& request) const {
     throw ApiError(404, fmt::format("there is no model '{}' here, only '{}'", *model, model_.id),
                    "model_not_found", "model");
   return body;
+}
+
+Reply Api::page(const Request& request) {
+  const PageFile file = find_page_file(request.path);
+  if (!file.bytes.data())
+    throw ApiError(404, fmt::format("there is no route {}", request.path), "not_found");
+  return {.content_type = std::string(file.content_type),
+          .headers = page_headers(),
+          .body = std::string(file.bytes)};
 }
 
 Reply Api::health(const Request&) {

@@ -60,6 +60,7 @@ class Api {
   void authorize(const Request& request) const;
   Reply answer(const Route& route, const Request& request);
 
+  Reply page(const Request& request);
   Reply health(const Request& request);
   Reply show_metrics(const Request& request);
   Reply list_models(const Request& request);

@@ -21,7 +21,10 @@ json::Object Usage::object() const {
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
           {"total_tokens", prompt_tokens + completion_tokens},
-          {"prompt_tokens_details", json::Object{{"cached_tokens", cached_tokens}}}};
+          {"prompt_tokens_details", json::Object{{"cached_tokens", cached_tokens}}},
+          {"completion_tokens_details",
+           json::Object{{"accepted_prediction_tokens", accepted_tokens},
+                        {"rejected_prediction_tokens", drafted_tokens - accepted_tokens}}}};
 }
 
 std::string event(const json::Value& data) {
@@ -56,6 +59,12 @@ void Generation::fail(Output& output, const ApiError& error) {
   output.done = done_ = true;
 }
 
+Generation::Output Generation::give_up(const ApiError& error) {
+  Output output;
+  fail(output, error);
+  return output;
+}
+
 Generation::Output Generation::take() {
   Output output;
   if (done_) {
@@ -74,6 +83,8 @@ Generation::Output Generation::take() {
       ended_[i] = true;
       const engine::GenerationCounts& counts = news.finish->counts;
       usage_.completion_tokens += counts.generated_tokens;
+      usage_.drafted_tokens += counts.drafted_tokens;
+      usage_.accepted_tokens += counts.accepted_tokens;
       if (i % choices_ == 0) {
         usage_.prompt_tokens += counts.prompt_tokens;
         usage_.cached_tokens += counts.cached_tokens;

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "server/api_error.h"
@@ -19,6 +20,8 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // of those, what an earlier request had computed
   int64_t completion_tokens = 0;
+  int64_t drafted_tokens = 0;   // drafts that were verified
+  int64_t accepted_tokens = 0;  // and those that became part of an answer
   json::Object object() const;
 };
 
@@ -53,8 +56,14 @@ class Generation {
   };
   // What has come since the last call.
   Output take();
+  // Ends it with an error, as the writer tells it.
+  Output give_up(const ApiError& error);
   // `wake` is called on the engine's thread when take() has something to say; see AnswerFeed.
   void set_wake(const std::function<void()>& wake);
+
+  // What the response's head tells beside the answer.
+  void set_notes(std::vector<std::string> notes) { notes_ = std::move(notes); }
+  const std::vector<std::string>& notes() const { return notes_; }
 
   bool streamed() const { return streamed_; }
   // Of a whole answer, once done: 200, or that of the error that the body tells.
@@ -75,6 +84,7 @@ class Generation {
   int status_ = 200;
   Usage usage_;
   std::string finish_reason_;
+  std::vector<std::string> notes_;
 };
 
 }  // namespace qnext::server

@@ -1,11 +1,7 @@
-// The one file that knows Boost.Beast: it takes half a minute to compile.
+// The one file of server that knows Boost.Beast: it takes half a minute to compile.
 #include "server/http_server.h"
 
-#include <sys/socket.h>
-
 #include <atomic>
-#include <boost/asio.hpp>
-#include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <condition_variable>
 #include <mutex>
@@ -14,9 +10,11 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "server/access_log.h"
 #include "server/api.h"
 #include "server/random_id.h"
+#include "server/transport.h"
 #include "text/utf8.h"
 
 namespace qnext::server {
@@ -25,6 +23,7 @@ namespace {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = beast::http;
+namespace ssl = asio::ssl;
 using tcp = asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
@@ -38,6 +37,22 @@ std::string request_id(beast::string_view given) {
   if (given.empty() || given.size() > 64 || !std::all_of(given.begin(), given.end(), harmless))
     return random_id();
   return std::string(given);
+}
+
+// Nothing where no TLS is asked for.
+std::optional<ssl::context> make_tls(const HttpOptions& options) {
+  if (options.tls_certificate.empty()) return std::nullopt;
+  ssl::context tls(ssl::context::tls_server);
+  tls.set_options(ssl::context::default_workarounds | ssl::context::no_sslv2 |
+                  ssl::context::no_sslv3 | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1);
+  error_code error;
+  tls.use_certificate_chain(asio::buffer(read_file(options.tls_certificate)), error);
+  if (error) fail("{} holds no TLS certificate: {}", options.tls_certificate, error.message());
+  tls.use_private_key(asio::buffer(read_file(options.tls_key)), ssl::context::pem, error);
+  if (error)
+    fail("{} holds no TLS key of {}: {}", options.tls_key, options.tls_certificate,
+         error.message());
+  return tls;
 }
 
 // What to answer where no request could be read; nothing where there is nobody to answer, or where
@@ -60,7 +75,11 @@ class Session;
 
 struct HttpServer::State {
   State(Api& served, AccessLog* lines, const HttpOptions& wanted)
-      : api(served), log(lines), options(wanted), acceptor(asio::make_strand(context)) {}
+      : api(served),
+        log(lines),
+        options(wanted),
+        tls(make_tls(wanted)),
+        acceptor(asio::make_strand(context)) {}
 
   void listen();
   asio::awaitable<void> accept_all();
@@ -70,6 +89,7 @@ struct HttpServer::State {
   Api& api;
   AccessLog* log;
   const HttpOptions options;
+  std::optional<ssl::context> tls;
   asio::io_context context;
   tcp::acceptor acceptor;  // on a strand of its own
   uint16_t port = 0;
@@ -85,7 +105,9 @@ struct HttpServer::State {
 class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(HttpServer::State& server, tcp::socket socket)
-      : server_(server), stream_(std::move(socket)), news_(stream_.get_executor()) {
+      : server_(server),
+        stream_(std::move(socket), server.tls ? &*server.tls : nullptr),
+        news_(stream_.get_executor()) {
     error_code ignored;
     const auto remote = stream_.socket().remote_endpoint(ignored);
     remote_ = ignored ? "-" : remote.address().to_string();
@@ -96,7 +118,10 @@ class Session : public std::enable_shared_from_this<Session> {
   // `session` keeps itself alive until its connection ends.
   static asio::awaitable<void> run(std::shared_ptr<Session> session) {
     try {
-      while (co_await session->serve_one()) {
+      if (co_await session->shake_hands()) {
+        while (co_await session->serve_one()) {
+        }
+        co_await session->say_goodbye();
       }
     } catch (const std::exception&) {
       // Memory ran out: this connection ends, the others go on.
@@ -122,6 +147,8 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   asio::awaitable<void> turn_away() {
+    // A handshake is more than a full server gives.
+    if (stream_.tls()) co_return;
     Request request;
     request.id = random_id();
     begin_exchange(request);
@@ -137,7 +164,24 @@ class Session : public std::enable_shared_from_this<Session> {
   void close() {
     error_code ignored;
     stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
-    stream_.close();
+    stream_.tcp().close();
+  }
+
+  asio::awaitable<bool> shake_hands() {
+    if (!stream_.tls()) co_return true;
+    error_code error;
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    stream_.tcp().expires_after(server_.options.header_timeout);
+    co_await stream_.tls()->async_handshake(ssl::stream_base::server, finished);
+    co_return !error;
+  }
+  // Tells a client over TLS that what it has is all.
+  asio::awaitable<void> say_goodbye() {
+    if (!stream_.tls() || gone_) co_return;
+    error_code ignored;
+    auto finished = asio::redirect_error(asio::use_awaitable, ignored);
+    stream_.tcp().expires_after(std::chrono::seconds(2));
+    co_await stream_.tls()->async_shutdown(finished);
   }
 
   // One request and its response. False: the connection is to end.
@@ -147,7 +191,7 @@ class Session : public std::enable_shared_from_this<Session> {
     parser.header_limit(server_.options.header_bytes);
     parser.body_limit(server_.options.body_bytes);
     error_code error;
-    stream_.expires_after(server_.options.header_timeout);
+    stream_.tcp().expires_after(server_.options.header_timeout);
     auto finished = asio::redirect_error(asio::use_awaitable, error);
     co_await http::async_read_header(stream_, buffer_, parser, finished);
     Request request;
@@ -161,7 +205,7 @@ class Session : public std::enable_shared_from_this<Session> {
       if (auto refused = server_.api.refuse(request))
         co_return co_await answer_unread(request, std::move(*refused));
       co_await invite_body(parser);
-      stream_.expires_after(server_.options.body_timeout);
+      stream_.tcp().expires_after(server_.options.body_timeout);
       co_await http::async_read(stream_, buffer_, parser, finished);
       if (error) co_return co_await refuse_unread(request, error);
     }
@@ -182,7 +226,7 @@ class Session : public std::enable_shared_from_this<Session> {
     if (buffer_.size() > 0) co_return true;  // sent behind the one before
     idle_ = true;
     error_code error;
-    stream_.expires_after(server_.options.idle_timeout);
+    stream_.tcp().expires_after(server_.options.idle_timeout);
     auto finished = asio::redirect_error(asio::use_awaitable, error);
     auto space = buffer_.prepare(4096);
     const size_t count = co_await stream_.async_read_some(space, finished);
@@ -235,8 +279,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // a while.
   asio::awaitable<void> linger() {
     error_code error;
-    stream_.socket().shutdown(tcp::socket::shutdown_send, error);
-    stream_.expires_after(std::chrono::seconds(2));
+    if (!stream_.tls()) stream_.socket().shutdown(tcp::socket::shutdown_send, error);
+    stream_.tcp().expires_after(std::chrono::seconds(2));
     std::vector<char> dropped(64 << 10);
     auto finished = asio::redirect_error(asio::use_awaitable, error);
     auto space = asio::buffer(dropped);
@@ -259,11 +303,11 @@ class Session : public std::enable_shared_from_this<Session> {
     if (!head_only_) response.body() = reply.body;
     if (reply.status != 204) response.content_length(reply.body.size());
     error_code error;
-    stream_.expires_after(server_.options.write_timeout);
+    stream_.tcp().expires_after(server_.options.write_timeout);
     auto finished = asio::redirect_error(asio::use_awaitable, error);
     co_await http::async_write(stream_, response, finished);
     if (error) gone_ = true;
-    stream_.expires_never();
+    stream_.tcp().expires_never();
   }
 
   asio::awaitable<void> write_generation(const Request& request, Reply& reply) {
@@ -276,17 +320,22 @@ class Session : public std::enable_shared_from_this<Session> {
         }
       });
     });
-    stream_.expires_never();
-    watch_for_hangup(++watch_);
+    stream_.tcp().expires_never();
+    answering_ = true;
+    read_ahead();
     if (generation.streamed())
       co_await write_events(reply);
     else
       co_await write_at_end(reply);
-    ++watch_;
-    stream_.socket().cancel();
+    co_await end_reading_ahead();
     generation.set_wake(nullptr);
     if (gone_) server_.api.metrics().abandoned.add(1);
     log_usage(request, generation);
+  }
+
+  Clock::time_point deadline() const {
+    const auto limit = server_.options.answer_timeout;
+    return limit.count() > 0 ? begin_ + limit : Clock::time_point::max();
   }
 
   // The next output of the generation; nothing more comes once the client has gone.
@@ -296,8 +345,11 @@ class Session : public std::enable_shared_from_this<Session> {
       Generation::Output output = generation.take();
       if (output.done || !output.body.empty() || gone_) co_return output;
       if (has_news_) continue;
+      if (Clock::now() >= deadline())
+        co_return generation.give_up(
+            {504, "the answer took longer than this server allows", "answer_timeout"});
       error_code ignored;
-      news_.expires_at(Clock::time_point::max());
+      news_.expires_at(deadline());
       auto finished = asio::redirect_error(asio::use_awaitable, ignored);
       co_await news_.async_wait(finished);
     }
@@ -322,14 +374,14 @@ class Session : public std::enable_shared_from_this<Session> {
     http::response_serializer<http::empty_body> serializer(head);
     error_code error;
     auto finished = asio::redirect_error(asio::use_awaitable, error);
-    stream_.expires_after(server_.options.write_timeout);
+    stream_.tcp().expires_after(server_.options.write_timeout);
     co_await http::async_write_header(stream_, serializer, finished);
     Generation::Output output;
     while (!error && !output.done && !gone_) {
-      stream_.expires_never();
+      stream_.tcp().expires_never();
       output = co_await next_output(*reply.generation);
       if (output.body.empty()) continue;
-      stream_.expires_after(server_.options.write_timeout);
+      stream_.tcp().expires_after(server_.options.write_timeout);
       const asio::const_buffer piece = asio::buffer(output.body);
       if (chunked) {
         const auto chunk = http::make_chunk(piece);
@@ -344,24 +396,32 @@ class Session : public std::enable_shared_from_this<Session> {
     }
     if (error) gone_ = true;
     if (gone_) reply.status = 499;
-    stream_.expires_never();
+    stream_.tcp().expires_never();
   }
 
-  // A client that sends nothing more and hangs up shows as readable without a byte. What it may
-  // send meanwhile is its next request: then there is nothing to watch for.
-  void watch_for_hangup(uint64_t watch) {
-    const auto self = shared_from_this();
-    stream_.socket().async_wait(tcp::socket::wait_read, [self, watch](error_code error) {
-      if (watch != self->watch_ || error == asio::error::operation_aborted) return;
-      char byte = 0;
-      const ssize_t count =
-          recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-      if (count > 0) return;
-      if (!error && count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-        return self->watch_for_hangup(watch);
-      self->gone_ = true;
+  // While an answer is made, what the client sends is read: the end of the connection, which
+  // cancels the answer, or its next request, which waits in the buffer.
+  void read_ahead() {
+    if (buffer_.size() >= most_read_ahead) return;
+    reading_ahead_ = true;
+    auto space = buffer_.prepare(4096);
+    stream_.async_read_some(space, [self = shared_from_this()](error_code error, size_t count) {
+      self->buffer_.commit(count);
+      self->reading_ahead_ = false;
+      if (self->answering_ && !error) return self->read_ahead();
+      if (self->answering_) self->gone_ = true;
       self->news_.cancel();
     });
+  }
+  asio::awaitable<void> end_reading_ahead() {
+    answering_ = false;
+    error_code ignored;
+    stream_.socket().cancel(ignored);
+    auto finished = asio::redirect_error(asio::use_awaitable, ignored);
+    while (reading_ahead_) {
+      news_.expires_at(Clock::time_point::max());
+      co_await news_.async_wait(finished);
+    }
   }
 
   void begin_exchange(const Request& request) {
@@ -393,14 +453,16 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   HttpServer::State& server_;
-  beast::tcp_stream stream_;
+  static constexpr size_t most_read_ahead = 64 << 10;
+  Transport stream_;
   beast::flat_buffer buffer_;
-  asio::steady_timer news_;  // never expires: cancelled where there is something to look at
+  asio::steady_timer news_;  // cancelled where there is something to look at
   std::string remote_;
   bool idle_ = false;
   bool has_news_ = false;
   bool gone_ = false;  // the client
-  uint64_t watch_ = 0;
+  bool answering_ = false;
+  bool reading_ahead_ = false;
   // Of the request that is served.
   bool keep_alive_ = true;
   bool head_only_ = false;  // no body is wanted

@@ -1,4 +1,4 @@
-// HTTP/1.1 around an Api: connections, limits, server-sent events.
+// HTTP/1.1 around an Api, with or without TLS: connections, limits, server-sent events.
 //
 // A few threads serve all connections, each a coroutine that waits without a thread. A client that
 // goes away is noticed while its answer is made, and its answer is cancelled. A connection that is
@@ -27,12 +27,16 @@ struct HttpOptions {
   std::chrono::seconds header_timeout{15};
   std::chrono::seconds body_timeout{60};
   std::chrono::seconds write_timeout{60};  // for each piece
+  std::chrono::seconds answer_timeout{0};  // from a request to its answer's end; 0: any
+  // PEM files: the certificate with those that vouch for it, and its key. Empty: no TLS.
+  std::string tls_certificate = {};
+  std::string tls_key = {};
 };
 
 class HttpServer {
  public:
   // Listens from here on. `log` may be null; it and `api` must outlive the server. Throws Error
-  // where the address cannot be had.
+  // where the address cannot be had or the files of TLS are none.
   HttpServer(Api& api, AccessLog* log, const HttpOptions& options);
   // Ends all connections, those with requests too.
   ~HttpServer();

@@ -1,0 +1,417 @@
+// The one file of app that knows Boost.Beast.
+#include "app/load_client.h"
+
+#include <openssl/ssl.h>
+
+#include <algorithm>
+#include <boost/beast/http.hpp>
+#include <chrono>
+#include <cmath>
+#include <optional>
+#include <random>
+#include <utility>
+
+#include "app/event_stream.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "server/transport.h"
+
+namespace qnext::app {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+namespace ssl = asio::ssl;
+using tcp = asio::ip::tcp;
+using boost::system::error_code;
+using server::Transport;
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+// Why a request failed: in few words, the same for all of its kind.
+struct Failure {
+  std::string what;
+};
+
+[[noreturn]] void failed(std::string_view doing, const error_code& error) {
+  if (error == beast::error::timeout) throw Failure{fmt::format("{}: timeout", doing)};
+  if (error == http::error::end_of_stream || error == http::error::partial_message)
+    throw Failure{fmt::format("{}: the server hung up", doing)};
+  throw Failure{fmt::format("{}: {}", doing, error.message())};
+}
+
+ssl::context client_tls(const LoadTarget& target) {
+  ssl::context context(ssl::context::tls_client);
+  context.set_default_verify_paths();
+  context.set_verify_mode(target.insecure ? ssl::verify_none : ssl::verify_peer);
+  if (!target.insecure)
+    context.set_verify_callback(ssl::host_name_verification(target.address.host));
+  return context;
+}
+
+// The server as all connections see it.
+struct Server {
+  explicit Server(const LoadTarget& wanted) : target(wanted), tls(client_tls(wanted)) {
+    asio::io_context context;
+    tcp::resolver resolver(context);
+    error_code error;
+    endpoints = resolver.resolve(target.address.host, target.address.port, error);
+    if (error)
+      fail("{}:{} cannot be found: {}", target.address.host, target.address.port, error.message());
+  }
+
+  const LoadTarget& target;
+  ssl::context tls;
+  tcp::resolver::results_type endpoints;
+};
+
+// The text in one event of a stream, and what it says of the whole.
+struct Piece {
+  bool has_text = false;
+  std::string text;  // of the first choice
+};
+
+int64_t integer_of(const json::Value* object, const char* name) {
+  const json::Value* value = object ? object->find(name) : nullptr;
+  return value && value->is_integer() ? value->as_integer() : 0;
+}
+
+Piece read_event(const std::string& data, LoadRecord& record) {
+  const json::Value event = json::parse(data, "an event");
+  if (const json::Value* error = event.find("error"); error && !error->is_null()) {
+    const json::Value* code = error->find("code");
+    throw Failure{"error event: " + (code && code->is_string() ? code->as_string() : "unnamed")};
+  }
+  if (const json::Value* usage = event.find("usage"); usage && usage->is_object()) {
+    record.prompt_tokens = integer_of(usage, "prompt_tokens");
+    record.completion_tokens = integer_of(usage, "completion_tokens");
+    record.cached_tokens = integer_of(usage->find("prompt_tokens_details"), "cached_tokens");
+  }
+  Piece piece;
+  const json::Value* choices = event.find("choices");
+  if (!choices || !choices->is_array()) return piece;
+  for (const json::Value& choice : choices->as_array()) {
+    const json::Value* delta = choice.find("delta");
+    const json::Value& from = delta ? *delta : choice;
+    for (const char* name : {"content", "text", "reasoning_content"}) {
+      const json::Value* text = from.find(name);
+      if (!text || !text->is_string() || text->as_string().empty()) continue;
+      piece.has_text = true;
+      if (name != std::string_view("reasoning_content")) piece.text += text->as_string();
+    }
+    piece.has_text = piece.has_text || from.find("tool_calls");
+  }
+  return piece;
+}
+
+// One connection to the server, used for request after request.
+class Connection {
+ public:
+  Connection(asio::io_context& context, Server& server) : context_(context), server_(server) {}
+
+  // `whole` where the response is read to its end; false once `take` has had enough.
+  template <typename Take>
+  asio::awaitable<int> exchange(const std::string& path, const std::string& body, Take take) {
+    for (;;) {
+      const bool reused = transport_.has_value();
+      if (!reused) co_await connect();
+      error_code error;
+      http::response_parser<http::string_body> parser;
+      parser.body_limit(boost::none);
+      co_await send(path, body, error);
+      if (!error) co_await read_head(parser, error);
+      if (error) {
+        transport_.reset();
+        // A server may end a connection that idles just when it is used again.
+        if (reused && error != beast::error::timeout) continue;
+        failed("waiting for the response", error);
+      }
+      co_await read_body(parser, take);
+      co_return static_cast<int>(parser.get().result_int());
+    }
+  }
+
+ private:
+  asio::awaitable<void> connect() {
+    const LoadTarget& target = server_.target;
+    transport_.emplace(tcp::socket(context_), target.address.tls ? &server_.tls : nullptr);
+    buffer_.clear();
+    error_code error;
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    limit_time();
+    co_await transport_->tcp().async_connect(server_.endpoints, finished);
+    if (!error && transport_->tls()) {
+      SSL_set_tlsext_host_name(transport_->tls()->native_handle(), target.address.host.c_str());
+      co_await transport_->tls()->async_handshake(ssl::stream_base::client, finished);
+    }
+    if (error) {
+      transport_.reset();
+      failed("connecting", error);
+    }
+    transport_->socket().set_option(tcp::no_delay(true), error);
+  }
+
+  void limit_time() {
+    transport_->tcp().expires_after(std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::duration<double>(server_.target.timeout)));
+  }
+
+  asio::awaitable<void> send(const std::string& path, const std::string& body, error_code& error) {
+    const LoadTarget& target = server_.target;
+    http::request<http::string_body> request(body.empty() ? http::verb::get : http::verb::post,
+                                             target.address.base + path, 11);
+    request.set(http::field::host, target.address.host);
+    if (!body.empty()) request.set(http::field::content_type, "application/json");
+    if (!target.api_key.empty())
+      request.set(http::field::authorization, "Bearer " + target.api_key);
+    request.body() = body;
+    request.prepare_payload();
+    limit_time();
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    co_await http::async_write(*transport_, request, finished);
+  }
+
+  asio::awaitable<void> read_head(http::response_parser<http::string_body>& parser,
+                                  error_code& error) {
+    limit_time();
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    co_await http::async_read_header(*transport_, buffer_, parser, finished);
+  }
+
+  template <typename Take>
+  asio::awaitable<void> read_body(http::response_parser<http::string_body>& parser, Take& take) {
+    const int status = static_cast<int>(parser.get().result_int());
+    error_code error;
+    auto finished = asio::redirect_error(asio::use_awaitable, error);
+    std::string& body = parser.get().body();
+    bool go_on = true;
+    for (;;) {
+      if (!body.empty()) go_on = take(status, std::exchange(body, {}));
+      if (!go_on || parser.is_done()) break;
+      limit_time();
+      co_await http::async_read_some(*transport_, buffer_, parser, finished);
+      if (error) {
+        transport_.reset();
+        failed("reading the response", error);
+      }
+    }
+    if (!parser.is_done() || !parser.keep_alive()) transport_.reset();
+  }
+
+  asio::io_context& context_;
+  Server& server_;
+  std::optional<Transport> transport_;
+  beast::flat_buffer buffer_;
+};
+
+// The run as a whole: who is under way, what has ended.
+class Run {
+ public:
+  Run(const LoadTarget& target, const LoadPlan& plan, ScenarioSource& source)
+      : server_(target), plan_(plan), source_(source) {}
+
+  LoadRun drive(const std::function<bool(const LoadProgress&)>& watch) {
+    if (plan_.rate > 0) {
+      asio::co_spawn(context_, arrivals(), asio::detached);
+    } else {
+      for (int64_t i = 0; i < plan_.concurrency; ++i)
+        asio::co_spawn(context_, stay(), asio::detached);
+    }
+    bool go_on = true;
+    while (go_on && !context_.stopped()) {
+      context_.run_for(std::chrono::milliseconds(100));
+      progress_.seconds = now();
+      go_on = watch(progress_);
+    }
+    // Coroutines that still wait end with the context, before what they refer to.
+    return {.records = std::move(records_), .seconds = now()};
+  }
+
+ private:
+  double now() const { return seconds_between(start_, Clock::now()); }
+
+  // Whether one more request may begin; it counts from here on.
+  bool claim() {
+    if (plan_.requests > 0 && begun_ >= plan_.requests) return false;
+    if (plan_.duration > 0 && now() >= plan_.duration) return false;
+    ++begun_;
+    return true;
+  }
+
+  // Request i is cut off where the number of those to be cut reaches the next integer.
+  bool is_cut() const {
+    const auto count = static_cast<double>(begun_);
+    return std::floor(count * plan_.cut) > std::floor((count - 1) * plan_.cut);
+  }
+
+  asio::awaitable<void> stay() {
+    Connection connection(context_, server_);
+    while (co_await converse(connection)) {
+    }
+  }
+  asio::awaitable<void> visit() {
+    Connection connection(context_, server_);
+    co_await converse(connection);
+  }
+
+  asio::awaitable<void> arrivals() {
+    std::mt19937_64 random(plan_.seed);
+    std::exponential_distribution<double> gap(plan_.rate);
+    asio::steady_timer timer(context_);
+    double next = 0;
+    while (may_begin()) {
+      asio::co_spawn(context_, visit(), asio::detached);
+      next += gap(random);
+      timer.expires_at(start_ + std::chrono::duration_cast<Clock::duration>(
+                                    std::chrono::duration<double>(next)));
+      co_await timer.async_wait(asio::use_awaitable);
+    }
+  }
+  bool may_begin() const {
+    return (plan_.requests == 0 || begun_ < plan_.requests) &&
+           (plan_.duration == 0 || now() < plan_.duration);
+  }
+
+  // One conversation to its end. False: no more may begin.
+  asio::awaitable<bool> converse(Connection& connection) {
+    const std::unique_ptr<Conversation> conversation = source_.begin();
+    while (auto request = conversation->next()) {
+      if (!claim()) co_return false;
+      LoadRecord record;
+      std::string text;
+      co_await ask(connection, *request, is_cut(), record, text);
+      const bool whole = record.end == RequestEnd::finished;
+      records_.push_back(std::move(record));
+      // What was not answered to its end cannot be gone on from.
+      if (!whole) break;
+      conversation->answered(text);
+    }
+    co_return true;
+  }
+
+  asio::awaitable<void> ask(Connection& connection, const LoadRequest& request, bool cut,
+                            LoadRecord& record, std::string& text) {
+    EventStream stream;
+    int64_t pieces = 0;
+    bool done = false;
+    const int64_t most = cut ? std::max(request.generate / 2, int64_t{1}) : 0;
+    const auto take = [&](int status, const std::string& bytes) {
+      if (status != 200) return true;
+      const double time = now();
+      for (const std::string& data : stream.push(bytes)) {
+        if (data == "[DONE]") {
+          done = true;
+          continue;
+        }
+        const Piece piece = read_event(data, record);
+        if (!piece.has_text) continue;
+        text += piece.text;
+        if (pieces++ > 0) record.gaps.push_back(static_cast<float>(time - record.last_piece));
+        if (pieces == 1) record.first_piece = time;
+        record.last_piece = time;
+        ++progress_.pieces;
+        if (pieces == most) return false;
+      }
+      return true;
+    };
+    ++progress_.under_way;
+    record.begin = now();
+    try {
+      const int status = co_await connection.exchange(plan_.path, request.body, take);
+      if (status != 200) throw Failure{fmt::format("HTTP {}", status)};
+      if (!done && !(cut && pieces == most)) throw Failure{"the stream had no end"};
+      record.end = done ? RequestEnd::finished : RequestEnd::cut;
+    } catch (const Failure& failure) {
+      record.error = failure.what;
+    } catch (const Error&) {
+      record.error = "the stream is no JSON";
+    }
+    record.finish = now();
+    if (record.completion_tokens == 0) record.completion_tokens = pieces;
+    --progress_.under_way;
+    ++progress_.ended;
+    if (!record.error.empty()) {
+      ++progress_.failed;
+      // Users whom a server refuses would ask again at once, thousands of times a second.
+      asio::steady_timer pause(context_, std::chrono::milliseconds(100));
+      co_await pause.async_wait(asio::use_awaitable);
+    }
+  }
+
+  Server server_;
+  const LoadPlan& plan_;
+  ScenarioSource& source_;
+  const Clock::time_point start_ = Clock::now();
+  LoadProgress progress_;
+  std::vector<LoadRecord> records_;
+  int64_t begun_ = 0;
+  asio::io_context context_{1};
+};
+
+}  // namespace
+
+ServerAddress parse_server_url(std::string_view url) {
+  ServerAddress address;
+  std::string_view rest = url;
+  if (const size_t scheme = rest.find("://"); scheme != std::string_view::npos) {
+    const std::string_view name = rest.substr(0, scheme);
+    if (name != "http" && name != "https") fail("{}: a URL begins with http:// or https://", url);
+    address.tls = name == "https";
+    rest.remove_prefix(scheme + 3);
+  }
+  const size_t slash = rest.find('/');
+  std::string_view authority = rest.substr(0, slash);
+  address.base = slash == std::string_view::npos ? "" : rest.substr(slash);
+  while (address.base.ends_with('/')) address.base.pop_back();
+  if (address.base.empty()) address.base = "/v1";
+  address.port = address.tls ? "443" : "80";
+  const size_t colon = authority.rfind(':');
+  // "[::1]" has colons of its own.
+  if (colon != std::string_view::npos && authority.find(']', colon) == std::string_view::npos) {
+    address.port = authority.substr(colon + 1);
+    authority = authority.substr(0, colon);
+  }
+  if (authority.starts_with('[') && authority.ends_with(']'))
+    authority = authority.substr(1, authority.size() - 2);
+  address.host = authority;
+  const bool is_number = !address.port.empty() && address.port.size() <= 5 &&
+                         address.port.find_first_not_of("0123456789") == std::string::npos;
+  if (address.host.empty() || !is_number || url.find_first_of(" \r\n\t") != std::string_view::npos)
+    fail("{} is no URL of a server: give one such as http://127.0.0.1:8000", url);
+  return address;
+}
+
+HttpAnswer request_once(const LoadTarget& target, const std::string& path,
+                        const std::string& body) {
+  asio::io_context context(1);
+  Server server(target);
+  HttpAnswer answer;
+  std::optional<std::string> problem;
+  const auto ask = [&]() -> asio::awaitable<void> {
+    Connection connection(context, server);
+    const auto take = [&](int, const std::string& bytes) {
+      answer.body += bytes;
+      return true;
+    };
+    try {
+      answer.status = co_await connection.exchange(path, body, take);
+    } catch (const Failure& failure) {
+      problem = failure.what;
+    }
+  };
+  asio::co_spawn(context, ask(), asio::detached);
+  context.run();
+  if (problem) fail("no answer from {}:{}: {}", target.address.host, target.address.port, *problem);
+  return answer;
+}
+
+LoadRun run_load(const LoadTarget& target, const LoadPlan& plan, ScenarioSource& source,
+                 const std::function<bool(const LoadProgress&)>& watch) {
+  return Run(target, plan, source).drive(watch);
+}
+
+}  // namespace qnext::app
