@@ -14,10 +14,9 @@ constexpr int blocks_per_row = 16;
 
 // A warp takes a word: its lanes' 32 logits lie together.
 __global__ void mask_logits_kernel(float* logits, int64_t stride, int64_t vocabulary,
-                                   const uint32_t* masks, const int32_t* row_of) {
+                                   const uint32_t* masks, int64_t words, const int32_t* row_of) {
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  const int64_t words = mask_words(vocabulary);
   const int64_t masked = blockIdx.x / blocks_per_row;
   const int lane = static_cast<int>(threadIdx.x) % lanes;
   const int64_t warp = (blockIdx.x % blocks_per_row) * (threads / lanes) + threadIdx.x / lanes;
@@ -38,7 +37,7 @@ void mask_logits(cudaStream_t stream, float* logits, int64_t stride, int64_t voc
   if (count == 0) return;
   launch_overlapped("mask_logits", mask_logits_kernel,
                     static_cast<unsigned>(count * blocks_per_row), threads, 0, stream, logits,
-                    stride, vocabulary, masks, row_of);
+                    stride, vocabulary, masks, mask_words(vocabulary), row_of);
 }
 
 }  // namespace qnext::ops::cuda
