@@ -20,6 +20,7 @@
 #include "engine/engine.h"
 #include "server/access_log.h"
 #include "server/api.h"
+#include "server/grammars.h"
 #include "server/http_server.h"
 
 namespace qnext::app {
@@ -130,12 +131,15 @@ int serve(const ServeOptions& options) {
     plan.cache_fingerprint = fingerprint(files, options.machine, backend->capabilities());
   engine::Engine engine(*backend, &tokenizer, plan);
 
+  server::Grammars grammars(tokenizer, static_cast<int32_t>(backend->config().vocabulary_size),
+                            *engine.options().stop_tokens);
   const server::ServedModel model{.id = served_name(options, files),
                                   .tokenizer = &tokenizer,
                                   .chat_template = &chat_template,
                                   .sampling = SamplingOptions{}.resolve(files.generation),
                                   .speculate = options.answer.speculate,
-                                  .created = static_cast<int64_t>(std::time(nullptr))};
+                                  .created = static_cast<int64_t>(std::time(nullptr)),
+                                  .grammars = &grammars};
   server::Metrics metrics;
   server::EngineThread thread(engine, options.queue, metrics);
   server::Api api(model, thread, metrics, api_key);

@@ -58,6 +58,9 @@ struct SequenceStep {
   bool draw = false;
   const ops::SamplingParameters* sampling = nullptr;  // required with draw
   const ops::TokenCounts* counts = nullptr;           // tokens before this step's first draw
+  // With draw: which tokens each drawing row may draw, [drafts + 1] masks as ops::sample takes
+  // them; a null mask, or none at all: any. A draft that its mask forbids is rejected.
+  std::span<const uint32_t* const> allowed = {};
 
   // The rows continue an answer (its newest token, then drafts), as opposed to rows of a prompt,
   // the chunk that draws the first token included. A backend may sum the two kinds in different

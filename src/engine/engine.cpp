@@ -36,12 +36,34 @@ void check_request(const GenerationRequest& request, const EngineOptions& option
   if (request.speculate < 0 || request.speculate > options.max_speculation)
     fail("{} drafts a step were asked for, but this engine was set up for 0 to {}",
          request.speculate, options.max_speculation);
+  if (request.constraint && request.force_accepted >= 0)
+    fail("drafts cannot be forced on an answer that is constrained");
   ops::validate(request.sampling, config.vocabulary_size);
 }
 
-// What is asked of the backend for one sequence. `step_tokens` keeps the rows of a step that
-// verifies drafts; it must live as long as the result, as must the sequence.
-backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int32_t>& step_tokens) {
+// What lies behind the spans of one step.
+struct StepMemory {
+  std::vector<int32_t> tokens;  // of a step that verifies drafts
+  std::vector<std::shared_ptr<const TokenMask>> masks;
+  std::vector<const uint32_t*> allowed;  // of `masks`
+  std::optional<std::string> error;      // of the constraint
+};
+
+void ask_constraint(const PlannedStep& planned, StepMemory& memory) {
+  Sequence& sequence = *planned.sequence;
+  if (!planned.draw || !sequence.constraint) return;
+  try {
+    memory.masks = sequence.constraint->masks(
+        std::span(sequence.drafts).first(static_cast<size_t>(planned.drafts)));
+    for (const auto& mask : memory.masks) memory.allowed.push_back(mask ? mask->data() : nullptr);
+  } catch (const std::exception& problem) {
+    memory.error = problem.what();
+  }
+}
+
+// What is asked of the backend for one sequence. `memory` must live as long as the result, as must
+// the sequence.
+backend::SequenceStep sequence_step(const PlannedStep& planned, StepMemory& memory) {
   Sequence& sequence = *planned.sequence;
   const auto next = static_cast<size_t>(sequence.computed + planned.rows);
   backend::SequenceStep step;
@@ -49,9 +71,9 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
                     .subspan(static_cast<size_t>(sequence.computed),
                              static_cast<size_t>(planned.rows - planned.drafts));
   if (planned.drafts > 0) {
-    step_tokens.assign(step.tokens.begin(), step.tokens.end());
-    step_tokens.insert(step_tokens.end(), sequence.drafts.begin(), sequence.drafts.end());
-    step.tokens = step_tokens;
+    memory.tokens.assign(step.tokens.begin(), step.tokens.end());
+    memory.tokens.insert(memory.tokens.end(), sequence.drafts.begin(), sequence.drafts.end());
+    step.tokens = memory.tokens;
   }
   step.first_position = sequence.computed;
   step.pages = sequence.pages;
@@ -65,6 +87,7 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
   if (planned.draw) {
     step.sampling = &sequence.sampling;
     step.counts = &sequence.counts;
+    step.allowed = memory.allowed;
   }
   step.answer = !sequence.prefilling();
   step.mtp = sequence.speculation.head_in_step;
@@ -77,13 +100,17 @@ backend::SequenceStep sequence_step(const PlannedStep& planned, std::vector<int3
 // One result for each step. A batch that cannot run as a whole fails each of its sequences.
 std::vector<backend::SequenceResult> run_batch(backend::Backend& backend,
                                                const std::vector<PlannedStep>& plan) {
-  std::vector<std::vector<int32_t>> step_tokens(plan.size());
+  std::vector<StepMemory> memory(plan.size());
   backend::Batch batch;
-  for (size_t i = 0; i < plan.size(); ++i)
-    batch.sequences.push_back(sequence_step(plan[i], step_tokens[i]));
+  for (size_t i = 0; i < plan.size(); ++i) {
+    ask_constraint(plan[i], memory[i]);
+    batch.sequences.push_back(sequence_step(plan[i], memory[i]));
+  }
   try {
     std::vector<backend::SequenceResult> results = backend.step(batch);
     QNEXT_CHECK(results.size() == plan.size());
+    for (size_t i = 0; i < plan.size(); ++i)
+      if (memory[i].error) results[i].error = memory[i].error;
     return results;
   } catch (const std::exception& problem) {
     backend::SequenceResult failed;
@@ -112,6 +139,7 @@ std::optional<FinishReason> advance(const PlannedStep& planned, backend::Sequenc
     sequence.counts.add(token.token, true);
     ++counts.generated_tokens;
     if (i++ < accepted) ++counts.accepted_tokens;
+    if (sequence.constraint) sequence.constraint->accept(token.token);
     std::optional<FinishReason> reason = sequence.answer.add(token);
     if (sequence.cancelled) return FinishReason::cancelled;
     if (reason) return reason;
@@ -192,6 +220,7 @@ RequestId Engine::submit(GenerationRequest request, Listener& listener) {
   sequence->sampling = std::move(request.sampling);
   sequence->speculate = request.embed ? 0 : request.speculate;
   sequence->force_accepted = request.force_accepted;
+  if (request.constraint) sequence->constraint = request.constraint->begin();
   sequence->limit = request.embed ? prompt : prompt + std::min(most, room);
   if (request.embed) sequence->embedding.emplace(backend_.config().hidden_size);
   sequence->reason_at_limit =

@@ -13,6 +13,7 @@
 #include "engine/collector.h"
 #include "engine/engine.h"
 #include "engine/testing/fake_backend.h"
+#include "engine/testing/hash_constraint.h"
 #include "engine/testing/reference_answer.h"
 #include "engine/testing/tiny_tokenizer.h"
 
@@ -137,6 +138,8 @@ GenerationRequest random_request(Random& random, const EngineOptions& options, i
     request.sampling.seed = static_cast<uint64_t>(random.between(0, 5));
   }
   if (random.one_in(3)) request.sampling.presence_penalty = 0.5f;
+  if (random.one_in(3))
+    request.constraint = testing::hash_constraint(vocabulary, random.small(0, 100));
   return request;
 }
 

@@ -7,11 +7,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/constraint.h"
 #include "ops/sampling/sampling.h"
 
 namespace qnext::engine {
@@ -37,6 +39,8 @@ struct GenerationRequest {
   std::string user = {};
   // For measurements: SequenceStep::force_accepted.
   int32_t force_accepted = -1;
+  // What the answer may say; null: anything. Not together with force_accepted.
+  std::shared_ptr<const Constraint> constraint = nullptr;
   // Not an answer but the prompt's embedding (Finish::embedding). Nothing is drawn, and all of the
   // prompt runs, whatever the cache knows; what the fields above say of an answer means nothing.
   bool embed = false;

@@ -26,6 +26,7 @@ struct Sequence {
   int32_t speculate = 0;  // drafts in one step, at most
   DraftRecord speculation;
   int32_t force_accepted = -1;
+  std::unique_ptr<ConstraintProgress> constraint;  // or null
   // Most tokens that prompt and answer may have together: the context, or fewer by max_tokens.
   int64_t limit = 0;  // the prompt's tokens where no answer is wanted
   FinishReason reason_at_limit = FinishReason::length;

@@ -24,6 +24,15 @@ Reply json_reply(const json::Value& value) {
   return {.body = json::write(value)};
 }
 
+// A line of plain characters, as headers may hold.
+std::string header_text(const std::string& text) {
+  constexpr size_t longest = 300;
+  std::string line = text.substr(0, longest);
+  for (char& c : line)
+    if (c < ' ' || c > '~') c = '?';
+  return line;
+}
+
 Reply generation_reply(std::unique_ptr<Generation> generation) {
   Reply reply;
   if (generation->streamed()) {
@@ -31,6 +40,8 @@ Reply generation_reply(std::unique_ptr<Generation> generation) {
     // Proxies pass events on as they come.
     reply.headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}};
   }
+  for (const std::string& note : generation->notes())
+    reply.headers.emplace_back("x-qnext-note", header_text(note));
   reply.generation = std::move(generation);
   return reply;
 }

@@ -19,9 +19,11 @@ std::unique_ptr<Generation> start_chat(const json::Value& body, const std::strin
                                                        .in_reasoning = request.in_reasoning,
                                                        .tools = std::move(request.tools)},
                                    request.choices.size(), *model.tokenizer);
-  return std::make_unique<Generation>(
+  auto generation = std::make_unique<Generation>(
       engine.submit(std::move(request.choices), feed_options(settings.stream, request.logprobs)),
       std::move(writer), settings.stream, settings.choices);
+  generation->set_notes(std::move(request.notes));
+  return generation;
 }
 
 }  // namespace qnext::server

@@ -62,30 +62,9 @@ json::Object read_message(const json::Value& value, const std::string& path) {
   return read;
 }
 
-// What would have to constrain the answer.
-void refuse_constraints(const Fields& fields) {
-  if (const json::Value* format = fields.find("response_format")) {
-    const Fields inner(*format, fields.path("response_format"));
-    const std::string type = inner.text("type").value_or("text");
-    if (type != "text")
-      throw ApiError(400, fmt::format("not supported yet: response_format {}", type),
-                     "unsupported_value", "response_format");
-  }
-  if (const json::Value* choice = fields.find("tool_choice")) {
-    const std::string name = choice->is_string() ? choice->as_string() : "of a named function";
-    if (name != "auto" && name != "none")
-      throw ApiError(400, fmt::format("not supported yet: tool_choice {}", name),
-                     "unsupported_value", "tool_choice");
-  }
-  if (!fields.boolean("parallel_tool_calls").value_or(true))
-    throw ApiError(400, "not supported yet: parallel_tool_calls false", "unsupported_value",
-                   "parallel_tool_calls");
+json::Array read_tools(const Fields& fields) {
   for (const char* name : {"functions", "function_call", "audio", "prediction"})
     fields.refuse_unsupported(name);
-}
-
-json::Array read_tools(const Fields& fields) {
-  refuse_constraints(fields);
   const json::Value* tools = fields.find("tools");
   if (!tools) return {};
   if (!tools->is_array()) fields.refuse("tools", "must be a list");

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/answer_form.h"
 #include "server/chat_prompt.h"
 #include "text/answer_parser.h"
 
@@ -21,6 +22,9 @@ ChatRequest read_chat_request(const Fields& fields, const ServedModel& model, in
   if (tokens.empty()) fields.refuse("messages", "make an empty prompt");
   add_choices(request.choices, request.settings, tokens, max_context, "messages");
   request.in_reasoning = prompt_opens_reasoning(prompt.text);
+  FormedAnswer formed = read_answer_form(fields, prompt.tools, prompt.text, model);
+  for (engine::GenerationRequest& choice : request.choices) choice.constraint = formed.constraint;
+  request.notes = std::move(formed.notes);
   request.tools = std::move(prompt.tools);
   return request;
 }

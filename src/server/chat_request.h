@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/json.h"
@@ -18,8 +19,9 @@ struct ChatRequest {
   AnswerSettings settings;
   std::vector<engine::GenerationRequest> choices;  // settings.choices of them
   bool logprobs = false;
-  bool in_reasoning = false;  // the prompt ends inside "<think>"
-  json::Array tools = {};     // that the model may call
+  bool in_reasoning = false;            // the prompt ends inside "<think>"
+  json::Array tools = {};               // that the model may call
+  std::vector<std::string> notes = {};  // FormedAnswer::notes
 };
 
 // Throws ApiError naming the field.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "server/answer_fields.h"
+#include "server/answer_form.h"
 #include "server/logprobs.h"
 #include "server/prompts.h"
 #include "server/response_head.h"
@@ -91,13 +92,16 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
                                              const ServedModel& model, EngineThread& engine) {
   const Fields fields(body);
   AnswerSettings settings = read_answer_settings(fields, model);
-  for (const char* name : {"suffix", "best_of", "response_format", "prompt_logprobs"})
-    fields.refuse_unsupported(name);
+  for (const char* name : {"suffix", "best_of", "prompt_logprobs"}) fields.refuse_unsupported(name);
   if (!settings.request.max_tokens) settings.request.max_tokens = default_max_tokens;
   const auto logprobs = fields.integer("logprobs", 0, 20);
   settings.request.sampling.logprobs = static_cast<int32_t>(logprobs.value_or(-1));
   const bool echo = fields.boolean("echo").value_or(false);
   if (echo && logprobs) fields.refuse("echo", "cannot be told the logprobs of prompts yet");
+
+  settings.request.constraint = read_text_form(fields, model).constraint;
+  if (echo && settings.request.constraint)
+    fields.refuse("echo", "cannot stand before an answer that has a form");
 
   const std::vector<TextPrompt> prompts =
       read_text_prompts(fields, "prompt", most_choices, *model.tokenizer);

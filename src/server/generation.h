@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "server/api_error.h"
@@ -60,6 +61,10 @@ class Generation {
   // `wake` is called on the engine's thread when take() has something to say; see AnswerFeed.
   void set_wake(const std::function<void()>& wake);
 
+  // What the response's head tells beside the answer.
+  void set_notes(std::vector<std::string> notes) { notes_ = std::move(notes); }
+  const std::vector<std::string>& notes() const { return notes_; }
+
   bool streamed() const { return streamed_; }
   // Of a whole answer, once done: 200, or that of the error that the body tells.
   int status() const { return status_; }
@@ -79,6 +84,7 @@ class Generation {
   int status_ = 200;
   Usage usage_;
   std::string finish_reason_;
+  std::vector<std::string> notes_;
 };
 
 }  // namespace qnext::server

@@ -35,9 +35,11 @@ std::unique_ptr<Generation> start_message(const json::Value& body, const std::st
                               .tools = std::move(request.tools),
                               .prompt_tokens = std::ssize(request.choices.front().prompt)},
       *model.tokenizer);
-  return std::make_unique<Generation>(
+  auto generation = std::make_unique<Generation>(
       engine.submit(std::move(request.choices), feed_options(stream, false)), std::move(writer),
       stream, 1);
+  generation->set_notes(std::move(request.notes));
+  return generation;
 }
 
 int64_t count_message_tokens(const json::Value& body, const ServedModel& model) {

@@ -66,9 +66,11 @@ std::unique_ptr<Generation> start_response(const json::Value& body, const Served
                                .input = std::move(read.input),
                                .previous = std::move(read.previous)},
       *model.tokenizer);
-  return std::make_unique<Generation>(
+  auto generation = std::make_unique<Generation>(
       engine.submit(std::move(request.choices), feed_options(stream, false)), std::move(writer),
       stream, 1);
+  generation->set_notes(std::move(request.notes));
+  return generation;
 }
 
 std::string stored_response(const std::string& name, ResponseStore& store) {

@@ -10,6 +10,8 @@
 
 namespace qnext::server {
 
+class Grammars;
+
 struct ServedModel {
   std::string id;  // what requests call it
   const Tokenizer* tokenizer = nullptr;
@@ -17,6 +19,7 @@ struct ServedModel {
   ops::SamplingParameters sampling = {};  // where a request says nothing
   int32_t speculate = 0;                  // GenerationRequest::speculate of every request
   int64_t created = 0;                    // seconds since 1970, as /v1/models tells
+  Grammars* grammars = nullptr;           // null: no answer can be held to a form
 };
 
 }  // namespace qnext::server

@@ -32,7 +32,8 @@ enum class Hidden { model, mtp };
 struct RowDraw {
   int64_t row = 0;
   const ops::SamplingParameters* sampling = nullptr;
-  int64_t position = 0;  // of the token
+  int64_t position = 0;               // of the token
+  const uint32_t* allowed = nullptr;  // as ops::sample's
 };
 
 class Passes {

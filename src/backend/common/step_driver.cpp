@@ -94,7 +94,8 @@ void StepDriver::draw_on_device(std::span<Progress> sequences) {
   for (const Progress& s : sequences) {
     if (!draws_on_device(s)) continue;
     for (int64_t row = s.first_drawing_row(); row < s.first_row + s.rows; ++row)
-      draws.push_back({row, s.step->sampling, s.step->first_position + row - s.first_row + 1});
+      draws.push_back({row, s.step->sampling, s.step->first_position + row - s.first_row + 1,
+                       allowed(s, row - s.first_row)});
   }
   if (draws.empty()) return;
   std::vector<int32_t> tokens(draws.size());
@@ -127,12 +128,19 @@ void StepDriver::use_logits(Progress& s, std::span<const int64_t> rows,
   }
 }
 
+const uint32_t* StepDriver::allowed(const Progress& s, int64_t row) {
+  const std::span<const uint32_t* const> masks = s.step->allowed;
+  if (masks.empty()) return nullptr;
+  return masks[static_cast<size_t>(row - (s.rows - 1 - s.step->drafts))];
+}
+
 void StepDriver::draw_token(Progress& s, int64_t row, const float* logits) const {
   const SequenceStep& step = *s.step;
   try {
     if (take(s, row,
              ops::sample(logits, config_.vocabulary_size, *step.sampling,
-                         s.counts ? *s.counts : *step.counts, step.first_position + row + 1))) {
+                         s.counts ? *s.counts : *step.counts, step.first_position + row + 1,
+                         allowed(s, row)))) {
       if (!s.counts) s.counts = *step.counts;
       s.counts->add(s.result->tokens.back().token, true);
     }

@@ -50,6 +50,8 @@ class StepDriver {
   void draw_on_device(std::span<Progress> sequences);
   bool take(Progress& sequence, int64_t row, ops::SampledToken token) const;
   void use_logits(Progress& sequence, std::span<const int64_t> rows, const float* logits) const;
+  // The mask of a row of the sequence that draws, or null.
+  static const uint32_t* allowed(const Progress& sequence, int64_t row);
   void draw_token(Progress& sequence, int64_t row, const float* logits) const;
 
   void run_mtp(std::span<Progress> sequences);

@@ -4,6 +4,7 @@
 #include "backend/cuda/packed_forward.h"
 #include "base/error.h"
 #include "ops/embedding/round_rows_cuda.h"
+#include "ops/sampling/mask_cuda.h"
 #include "ops/sampling/sample_cuda.h"
 
 namespace qnext::backend::cuda {
@@ -53,6 +54,23 @@ void PackedForward::draw(Hidden source, std::span<const RowDraw> draws, std::spa
   }
 }
 
+// Rows whose draws may not give any token.
+void PackedForward::mask_logits(std::span<const RowDraw> draws) {
+  const int64_t vocabulary = config_.vocabulary_size;
+  const auto words = static_cast<size_t>(ops::cuda::mask_words(vocabulary));
+  size_t count = 0;
+  for (size_t i = 0; i < draws.size(); ++i) {
+    if (!draws[i].allowed) continue;
+    std::copy_n(draws[i].allowed, words, masks_.as<uint32_t>() + count * words);
+    masked_rows_.as<int32_t>()[count++] = static_cast<int32_t>(i);
+  }
+  if (count == 0) return;
+  stream_.copy_to_device(w_->masks, masks_.data(), count * words * sizeof(uint32_t));
+  stream_.copy_to_device(w_->masked_rows, masked_rows_.data(), count * sizeof(int32_t));
+  ops::cuda::mask_logits(stream_.get(), w_->logits, vocabulary, vocabulary, w_->masks,
+                         w_->masked_rows, static_cast<int64_t>(count));
+}
+
 void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
                                std::span<int32_t> tokens) {
   const auto count = static_cast<int64_t>(draws.size());
@@ -61,6 +79,7 @@ void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
   for (const RowDraw& one : draws) rows.push_back(one.row);
   compute_logits(source, rows);
   timer_.stage(stream_, "sampling");
+  mask_logits(draws);
   const bool greedy =
       std::ranges::all_of(draws, [](const RowDraw& one) { return one.sampling->temperature == 0; });
   if (greedy) {

@@ -20,6 +20,7 @@
 #include "ops/rms_norm/rms_norm_cuda.h"
 #include "ops/rms_norm/row_norms_cuda.h"
 #include "ops/rope/rope_cuda.h"
+#include "ops/sampling/mask_cuda.h"
 
 namespace qnext::backend::cuda {
 
@@ -72,7 +73,10 @@ PackedForward::PackedForward(const Config& config, const PackedModel& model, Dev
       logits_(static_cast<size_t>(logits_rows * config.vocabulary_size) * sizeof(float)),
       logits_from_(packed_logits_rows * sizeof(int32_t)),
       drawn_(packed_logits_rows * sizeof(int32_t)),
-      samplers_(packed_logits_rows * sizeof(ops::cuda::RowSampling)) {}
+      samplers_(packed_logits_rows * sizeof(ops::cuda::RowSampling)),
+      masks_(packed_logits_rows *
+             static_cast<size_t>(ops::cuda::mask_words(config.vocabulary_size)) * sizeof(uint32_t)),
+      masked_rows_(packed_logits_rows * sizeof(int32_t)) {}
 
 void PackedForward::attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots) {
   w_ = &workspace;

@@ -84,6 +84,7 @@ class PackedForward final : public Passes {
   ops::cuda::Activations activations(ops::cuda::PackedFormat weights) const;
   void add_to_residual(const PackedMatrix& weight);
   void compute_logits(Hidden source, std::span<const int64_t> rows);
+  void mask_logits(std::span<const RowDraw> draws);
   void draw_group(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
   void show(Observed what, int index, int64_t width, const float* data);
   void count_traffic(const PassPlan& plan, const PassEnds& ends);
@@ -136,6 +137,8 @@ class PackedForward final : public Passes {
   PinnedBuffer logits_from_;       // [packed_logits_rows]
   PinnedBuffer drawn_;             // [packed_logits_rows]
   PinnedBuffer samplers_;          // [packed_logits_rows]
+  PinnedBuffer masks_;             // [packed_logits_rows, mask words]
+  PinnedBuffer masked_rows_;       // [packed_logits_rows]
   std::vector<float> mtp_hidden_;  // for an observer
 };
 

@@ -5,6 +5,7 @@
 #include "backend/common/carver.h"
 #include "backend/common/passes.h"
 #include "backend/cuda/packed_shapes.h"
+#include "ops/sampling/mask_cuda.h"
 
 namespace qnext::backend::cuda {
 
@@ -67,6 +68,8 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
   carver.take(w.logits_from, packed_logits_rows);
   carver.take(w.samplers, packed_logits_rows);
   carver.take(w.drawn, packed_logits_rows);
+  carver.take(w.masks, packed_logits_rows * ops::cuda::mask_words(c.vocabulary_size));
+  carver.take(w.masked_rows, packed_logits_rows);
 }
 
 }  // namespace

@@ -38,11 +38,16 @@ uint64_t digest_counts(const ops::SamplingParameters& sampling, const ops::Token
 }
 
 int32_t draw_token(uint64_t history, int64_t position, const ops::SamplingParameters& sampling,
-                   uint64_t counts_digest, int32_t vocabulary) {
+                   uint64_t counts_digest, int32_t vocabulary, const uint32_t* allowed) {
   uint64_t value = mix(history ^ counts_digest);
   if (sampling.temperature > 0)
     value = mix(value ^ mix(sampling.seed) ^ static_cast<uint64_t>(position));
-  return static_cast<int32_t>(value % static_cast<uint64_t>(vocabulary));
+  auto token = static_cast<int32_t>(value % static_cast<uint64_t>(vocabulary));
+  for (int32_t tried = 0; allowed && (allowed[token / 32] >> (token % 32) & 1) == 0; ++tried) {
+    QNEXT_CHECK(tried < vocabulary, "the mask allows no token");
+    token = (token + 1) % vocabulary;
+  }
+  return token;
 }
 
 float hidden_value(uint64_t history, int64_t column) {
@@ -119,6 +124,7 @@ void FakeBackend::check_batch(const backend::Batch& batch) const {
     QNEXT_CHECK(step.answer || step.drafts == 0);
     QNEXT_CHECK(!step.answer || own_rows == 1 + step.drafts);
     QNEXT_CHECK(!step.draw || (step.sampling && step.counts));
+    QNEXT_CHECK(step.allowed.empty() || (step.draw && std::ssize(step.allowed) == 1 + step.drafts));
     QNEXT_CHECK(step.propose == 0 || (step.mtp && options.has_mtp));
     QNEXT_CHECK(std::ssize(step.pages) * options.page_tokens >=
                 step.first_position + own_rows + step.propose);
@@ -165,6 +171,14 @@ std::vector<int32_t> FakeBackend::read_history(const backend::SequenceStep& step
 }
 
 // Writes the rows and their states; draws while drafts are right.
+namespace {
+
+const uint32_t* allowed_by(const backend::SequenceStep& step, int64_t drawing_row) {
+  return step.allowed.empty() ? nullptr : step.allowed[static_cast<size_t>(drawing_row)];
+}
+
+}  // namespace
+
 std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep& step,
                                                      uint64_t history) {
   std::vector<ops::SampledToken> drawn;
@@ -182,8 +196,9 @@ std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep
       step.hidden[row * config_.hidden_size + column] = hidden_value(history, column);
 
     if (!step.draw || row < rows - 1 - step.drafts || !right) continue;
-    int32_t next = draw_token(history, position + 1, *step.sampling,
-                              digest_counts(*step.sampling, counts), options.vocabulary);
+    int32_t next =
+        draw_token(history, position + 1, *step.sampling, digest_counts(*step.sampling, counts),
+                   options.vocabulary, allowed_by(step, row - (rows - 1 - step.drafts)));
     const bool judges = row + 1 < rows;  // the draft behind it
     if (judges && row - (rows - 1 - step.drafts) < step.force_accepted)
       next = step.tokens[static_cast<size_t>(row) + 1];

@@ -23,9 +23,9 @@ uint64_t extend_history(uint64_t history, int32_t token);
 // The penalties as far as the hash model knows them: they make the draw depend on the counts.
 uint64_t digest_counts(const ops::SamplingParameters& sampling, const ops::TokenCounts& counts);
 
-// The token at `position`, after `history`.
+// The token at `position`, after `history`; where it is not allowed, the next that is.
 int32_t draw_token(uint64_t history, int64_t position, const ops::SamplingParameters& sampling,
-                   uint64_t counts_digest, int32_t vocabulary);
+                   uint64_t counts_digest, int32_t vocabulary, const uint32_t* allowed = nullptr);
 
 // Value `column` of the hidden state after a history.
 float hidden_value(uint64_t history, int64_t column);

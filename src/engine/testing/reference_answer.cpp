@@ -41,6 +41,7 @@ ReferenceAnswer reference_answer(const GenerationRequest& request,
     counts.add(token, false);
   }
 
+  const auto constraint = request.constraint ? request.constraint->begin() : nullptr;
   ReferenceAnswer answer;
   std::vector<int32_t> shown;  // tokens that give text
   const auto set_text = [&] {
@@ -48,8 +49,11 @@ ReferenceAnswer reference_answer(const GenerationRequest& request,
   };
   for (;;) {
     const int64_t position = std::ssize(request.prompt) + std::ssize(answer.tokens);
-    const int32_t token = draw_token(history, position, request.sampling,
-                                     digest_counts(request.sampling, counts), settings.vocabulary);
+    const auto mask = constraint ? constraint->masks({})[0] : nullptr;
+    const int32_t token =
+        draw_token(history, position, request.sampling, digest_counts(request.sampling, counts),
+                   settings.vocabulary, mask ? mask->data() : nullptr);
+    if (constraint) constraint->accept(token);
     answer.tokens.push_back(token);
     history = extend_history(history, token);
     counts.add(token, true);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "ops/sampling/candidates.h"
@@ -150,6 +151,22 @@ Scratch& thread_scratch() {
   return scratch;
 }
 
+// Words of a mask are mostly all or nothing.
+void forbid(std::vector<float>& logits, const uint32_t* allowed) {
+  constexpr float never = -std::numeric_limits<float>::infinity();
+  // A damaged weight is found whether or not its token may come.
+  const auto forbid_one = [&](size_t token) {
+    if (!std::isnan(logits[token])) logits[token] = never;
+  };
+  for (size_t word = 0; word * 32 < logits.size(); ++word) {
+    const uint32_t bits = allowed[word];
+    if (bits == ~uint32_t{0}) continue;
+    const size_t end = std::min(word * 32 + 32, logits.size());
+    for (size_t token = word * 32; token < end; ++token)
+      if ((bits >> (token % 32) & 1) == 0) forbid_one(token);
+  }
+}
+
 void add_logprobs(const float* logits, int32_t count, Scratch& scratch, SampledToken& result) {
   double total = 0;
   for (double sum : scratch.scan.sums(1)) total += sum;
@@ -173,13 +190,14 @@ int32_t argmax(const float* logits, int64_t vocabulary) {
 }
 
 SampledToken sample(const float* logits, int64_t vocabulary, const SamplingParameters& parameters,
-                    const TokenCounts& counts, int64_t position) {
+                    const TokenCounts& counts, int64_t position, const uint32_t* allowed) {
   Scratch& scratch = thread_scratch();
   const auto changes = adjusted_logits(logits, vocabulary, parameters, counts);
   const float* adjusted = logits;
-  if (!changes.empty()) {
+  if (!changes.empty() || allowed) {
     scratch.logits.assign(logits, logits + vocabulary);
     for (const auto& [token, logit] : changes) scratch.logits[static_cast<size_t>(token)] = logit;
+    if (allowed) forbid(scratch.logits, allowed);
     adjusted = scratch.logits.data();
   }
   scratch.scan.scan(adjusted, vocabulary);

@@ -12,6 +12,9 @@
 //   min_p       tokens at least min_p times as probable as the most probable one
 // Ties between equal logits go to the lower token id everywhere, greedy included.
 //
+// A mask names the tokens that may be drawn at all; the others count as -infinity before all of
+// this, so that truncation, penalties and temperature act among those that may come.
+//
 // The draw is a pure function of (seed, position): Philox 4x32-10 (Salmon et al. 2011) with the
 // seed as key and the position as counter. A request gives the same text whatever the threads, the
 // batch around it, or whether its tokens were drafted: a draft is accepted exactly if it equals
@@ -39,7 +42,8 @@ struct SamplingParameters {
   std::vector<std::pair<int32_t, float>> logit_bias = {};
   uint64_t seed = 0;
   // -1: none. Otherwise the chosen token's logprob and those of this many most probable tokens,
-  // from the softmax of the unmodified logits.
+  // from the softmax of the unmodified logits: what the model says, mask or not, as the
+  // OpenAI-compatible servers give them.
   int32_t logprobs = -1;
 };
 
@@ -76,10 +80,11 @@ class TokenCounts {
 };
 
 // `position` is the position of the token to be drawn. logits [vocabulary] are left as they are.
-// A logit of -infinity is never drawn. Throws Error if one is NaN or +infinity (damaged weights)
-// or all are -infinity; never returns a token out of range.
+// `allowed` [(vocabulary + 31) / 32]: bit t % 32 of word t / 32 says whether token t may be drawn;
+// null: all may. A logit of -infinity is never drawn. Throws Error if one is NaN or +infinity
+// (damaged weights) or all are -infinity; never returns a token out of range.
 SampledToken sample(const float* logits, int64_t vocabulary, const SamplingParameters& parameters,
-                    const TokenCounts& counts, int64_t position);
+                    const TokenCounts& counts, int64_t position, const uint32_t* allowed = nullptr);
 
 // argmax, ties to the lower index. Errors as above.
 int32_t argmax(const float* logits, int64_t vocabulary);

@@ -256,6 +256,46 @@ TEST(Sample, LogprobsAreOfTheUnmodifiedLogits) {
   });
 }
 
+// As if the logits of all others had been -infinity, whatever else is asked for.
+TEST(Sample, MaskedTokensNeverComeAndTheOthersAsIfAlone) {
+  Random random(11);
+  for (const int64_t vocabulary : {1, 31, 32, 33, 1000, 151'936}) {
+    const std::vector<float> logits = random.normals(vocabulary, 3);
+    TokenCounts counts;
+    counts.add(0, false);
+    counts.add(static_cast<int32_t>(vocabulary / 2), true);
+    for (int trial = 0; trial < 20; ++trial) {
+      std::vector<uint32_t> allowed(static_cast<size_t>(vocabulary + 31) / 32);
+      std::vector<float> masked(logits.size(), -infinity);
+      const auto allow = [&](size_t token) {
+        allowed[token / 32] |= uint32_t{1} << (token % 32);
+        masked[token] = logits[token];
+      };
+      allow(static_cast<size_t>(random.integer(0, vocabulary - 1)));
+      for (size_t token = 0; token < logits.size(); ++token)
+        if (random.integer(0, trial % 4 == 0 ? 300 : 2) == 0) allow(token);
+      SamplingParameters parameters;
+      parameters.temperature = trial % 3 == 0 ? 0.0f : 0.9f;
+      parameters.seed = static_cast<uint64_t>(trial);
+      if (trial % 2 == 0) parameters.top_k = 5;
+      if (trial % 5 == 0) parameters.top_p = 0.8f;
+      if (trial % 7 == 0) parameters.presence_penalty = 1;
+      parameters.logprobs = 2;
+      const SampledToken token =
+          sample(logits.data(), vocabulary, parameters, counts, trial, allowed.data());
+      EXPECT_EQ(token.token, sample(masked.data(), vocabulary, parameters, counts, trial).token);
+      // Logprobs are what the model says.
+      parameters.temperature = 0;
+      const SampledToken free = sample(logits.data(), vocabulary, parameters, counts, trial);
+      ASSERT_FALSE(token.top.empty());
+      EXPECT_EQ(token.top[0].token, free.top[0].token);
+      EXPECT_EQ(token.top[0].logprob, free.top[0].logprob);
+    }
+    const std::vector<uint32_t> nothing(static_cast<size_t>(vocabulary + 31) / 32);
+    EXPECT_THROW(sample(logits.data(), vocabulary, {}, counts, 0, nothing.data()), Error);
+  }
+}
+
 TEST(Sample, DamagedLogitsAreErrors) {
   for (float bad : {not_a_number, infinity}) {
     std::vector<float> logits(100, 1.0f);
