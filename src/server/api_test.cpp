@@ -147,6 +147,19 @@ TEST_F(Apis, LogprobsAreTold) {
   EXPECT_EQ(logprobs.find("text_offset")->as_array()[0].as_integer(), 0);
 }
 
+TEST_F(Apis, TokensOfAnAnswerCanBeAPrompt) {
+  start({});
+  const json::Value body =
+      post("/v1/completions", R"({"prompt": "abc", "max_tokens": 6, "return_token_ids": true})")
+          .json();
+  const json::Value& choice = body.find("choices")->as_array()[0];
+  const json::Array& ids = choice.find("token_ids")->as_array();
+  EXPECT_EQ(ids.size(), 6u);
+  const std::string tokens = json::write(json::Object{{"tokens", ids}});
+  EXPECT_EQ(post("/detokenize", tokens).json().find("prompt")->as_string(),
+            choice.find("text")->as_string());
+}
+
 TEST_F(Apis, EveryFieldIsCheckedAndNamed) {
   start({});
   const auto completion = [&](const std::string& fields, const std::string& param) {

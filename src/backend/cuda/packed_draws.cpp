@@ -17,8 +17,11 @@ void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows)
   QNEXT_CHECK(count <= packed_logits_rows);
   const int64_t width = config_.hidden_size;
   const std::vector<int32_t> from = places_of(source, rows);
-  std::ranges::copy(from, logits_from_.as<int32_t>());
-  stream_.copy_to_device(w_->logits_from, logits_from_.data(), from.size() * sizeof(int32_t));
+  if (from != logits_sent_) {
+    std::ranges::copy(from, logits_from_.as<int32_t>());
+    stream_.copy_to_device(w_->logits_from, logits_from_.data(), from.size() * sizeof(int32_t));
+    logits_sent_ = from;
+  }
   timer_.stage(stream_, "lm_head");
   ops::cuda::round_rows(stream_.get(),
                         source == Hidden::model ? w_->final_hidden : w_->mtp_hidden[newest_mtp_],
@@ -80,10 +83,12 @@ void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
   compute_logits(source, rows);
   timer_.stage(stream_, "sampling");
   mask_logits(draws);
+  // The GPU writes into the host's memory: a copy of so few bytes would take longer.
+  auto* drawn = drawn_.as<int32_t>();
   const bool greedy =
       std::ranges::all_of(draws, [](const RowDraw& one) { return one.sampling->temperature == 0; });
   if (greedy) {
-    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->drawn);
+    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, drawn);
   } else {
     std::vector<ops::cuda::LogitChange> no_changes;
     auto* samplers = samplers_.as<ops::cuda::RowSampling>();
@@ -92,12 +97,11 @@ void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
                                             no_changes);
     stream_.copy_to_device(w_->samplers, samplers, draws.size() * sizeof(ops::cuda::RowSampling));
     ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->samplers,
-                           nullptr, w_->drawn);
+                           nullptr, drawn);
   }
-  stream_.copy_to_host(drawn_.data(), w_->drawn, draws.size() * sizeof(int32_t));
   timer_.stage(stream_, nullptr);
   stream_.wait();
-  std::copy_n(drawn_.as<int32_t>(), count, tokens.begin());
+  std::copy_n(drawn, count, tokens.begin());
 }
 
 // Rows that ran in one pass lie beside each other: one copy for each run of them.

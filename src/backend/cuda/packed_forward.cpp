@@ -80,6 +80,7 @@ PackedForward::PackedForward(const Config& config, const PackedModel& model, Dev
 
 void PackedForward::attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots) {
   w_ = &workspace;
+  logits_sent_.clear();
   pages_ = &pages;
   slots_ = &slots;
   graphs_.clear();

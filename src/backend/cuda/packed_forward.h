@@ -133,13 +133,14 @@ class PackedForward final : public Passes {
   int64_t most_rows_ = 0;
   PassBatch pass_;
 
-  PinnedBuffer logits_;            // [logits_rows, vocabulary]
-  PinnedBuffer logits_from_;       // [packed_logits_rows]
-  PinnedBuffer drawn_;             // [packed_logits_rows]
-  PinnedBuffer samplers_;          // [packed_logits_rows]
-  PinnedBuffer masks_;             // [packed_logits_rows, mask words]
-  PinnedBuffer masked_rows_;       // [packed_logits_rows]
-  std::vector<float> mtp_hidden_;  // for an observer
+  PinnedBuffer logits_;               // [logits_rows, vocabulary]
+  PinnedBuffer logits_from_;          // [packed_logits_rows]
+  std::vector<int32_t> logits_sent_;  // what w_->logits_from holds
+  PinnedBuffer drawn_;                // [packed_logits_rows]
+  PinnedBuffer samplers_;             // [packed_logits_rows]
+  PinnedBuffer masks_;                // [packed_logits_rows, mask words]
+  PinnedBuffer masked_rows_;          // [packed_logits_rows]
+  std::vector<float> mtp_hidden_;     // for an observer
 };
 
 }  // namespace qnext::backend::cuda

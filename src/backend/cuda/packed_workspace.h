@@ -66,7 +66,6 @@ struct PackedWorkspace {
   float* logits = nullptr;         // [packed_logits_rows, vocabulary]
   int32_t* logits_from = nullptr;  // [packed_logits_rows] their hidden rows
   ops::cuda::RowSampling* samplers = nullptr;  // [packed_logits_rows]
-  int32_t* drawn = nullptr;                    // [packed_logits_rows]
   uint32_t* masks = nullptr;                   // [packed_logits_rows, mask words] of masked rows
   int32_t* masked_rows = nullptr;              // [packed_logits_rows] which rows these are
 

@@ -32,11 +32,15 @@ __device__ __forceinline__ void answer_block(const Answer& a) {
   let_next_kernel_start();
   // The batch is older than the kernels that still run.
   AnswerWarp<format, tiles, column_warps, fixed_dim, clustered> warp(a, shared_memory);
-  wait_for_earlier_kernels();
   // A cluster's blocks stay together.
-  if (warp.work.first_column >= warp.work.columns ||
-      (!clustered && warp.work.begin > warp.work.last))
-    return;
+  const bool idle = warp.work.first_column >= warp.work.columns ||
+                    (!clustered && warp.work.begin > warp.work.last);
+  // So are the keys and values of positions before the sequence's rows.
+  const bool at_rest = warp.work.end <= warp.work.sequence.first_position;
+  if (at_rest && !idle) warp.fill_ring();
+  wait_for_earlier_kernels();
+  if (idle) return;
+  if (!at_rest) warp.fill_ring();
   warp.run();
 }
 

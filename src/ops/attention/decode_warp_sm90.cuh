@@ -123,9 +123,13 @@ class AnswerWarp {
     units = max(0, all_units - unit_warp + unit_warps - 1) / unit_warps;
   }
 
-  __device__ __forceinline__ void run() {
+  // Before run().
+  __device__ __forceinline__ void fill_ring() const {
     if (column_warp == 0)
       for (int i = 0; i < min(Layout::slots, 2 * units); ++i) copy(i);
+  }
+
+  __device__ __forceinline__ void run() {
     load_queries();
     start_sums();
     for (int i = 0; i < units; ++i) {

@@ -4,7 +4,8 @@
 //
 // The batch's arrays and the norm weights are read before earlier kernels end (it saves most of a
 // microsecond a launch): only copies may write them, or a kernel with a launch behind it that does
-// not overlap.
+// not overlap. The same holds for keys and values of positions before a sequence's rows, which the
+// answer form reads then too.
 //
 // A layer's cache. Page p of 64 positions begins at base + p * page_stride and holds, per kv head,
 // a block of keys and a block of values of 64 * head_dim elements each, in bf16 or in e4m3 (scale

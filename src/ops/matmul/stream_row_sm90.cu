@@ -28,7 +28,8 @@ namespace {
 constexpr int most_warps = 16;  // 64 registers each, with two blocks an SM
 constexpr int least_warps = norm_runs;
 constexpr int most_piece_runs = most_warps;
-constexpr int most_strips = 8;  // of a block
+constexpr int summed_runs = 4 * part_runs;  // at a time, by a thread behind the last product
+constexpr int most_strips = 8;              // of a block
 constexpr int most_pieces = 32;
 constexpr int most_slots = 8;
 constexpr int strip_rows = static_cast<int>(tile_rows);
@@ -44,6 +45,8 @@ struct RowJob {
   StreamedWeight product[most_stream_products];
   int products;
   int strips;  // of all products
+  // So many of the last strips have more bytes than the others: their place in the blocks' order.
+  int heavy, heavy_place;
   int columns, column_tiles, runs;
   int slots, slot_bytes, bf16_piece_runs;
   // Where things lie in shared memory, behind the ring.
@@ -69,6 +72,14 @@ __device__ inline const StreamedWeight& weight_of(const RowJob& job, int strip) 
   return job.product[product];
 }
 
+// The strip at a place of the order in which blocks take them by turns. Heavy ones come where a
+// block takes one strip less than others do.
+__device__ inline int strip_at(const RowJob& job, int place) {
+  const int behind = place - job.heavy_place;
+  if (behind < 0) return place;
+  return behind < job.heavy ? job.strips - job.heavy + behind : place - job.heavy;
+}
+
 // What fills a slot of the ring: up to most_piece_runs runs of a strip and their scales. Listed
 // once, so that warps have nothing to work out between two products.
 struct alignas(16) Piece {
@@ -92,9 +103,10 @@ struct PieceCounts {
 
 // A warp lists the block's pieces, a lane a strip; all lanes know their numbers.
 __device__ inline PieceCounts list_pieces(const RowJob& job, Piece* pieces, int lane) {
-  const int strip = static_cast<int>(blockIdx.x) + lane * static_cast<int>(gridDim.x);
-  const bool valid = lane < most_strips && strip < job.strips;
-  const StreamedWeight& weight = weight_of(job, valid ? strip : 0);
+  const int place = static_cast<int>(blockIdx.x) + lane * static_cast<int>(gridDim.x);
+  const bool valid = lane < most_strips && place < job.strips;
+  const int strip = valid ? strip_at(job, place) : 0;
+  const StreamedWeight& weight = weight_of(job, strip);
   const bool is_bf16 = weight.format == PackedFormat::bf16;
   const int each = is_bf16 ? job.bf16_piece_runs : most_piece_runs;
   int before = 0, count = 0;
@@ -194,6 +206,10 @@ __device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks
 template <PackedFormat main>
 __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     row_kernel(const __grid_constant__ RowJob job) {
+  // The next kernel's blocks begin as soon as earlier ones leave them room, which is before this
+  // one's copies have come. Not so the router, whose normed row is kept: that was slower.
+  const bool early = !job.input.normed;
+  if (early) let_next_kernel_start();
   const auto thread = static_cast<int>(threadIdx.x);
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
   const int warps = static_cast<int>(blockDim.x) / warp_lanes;
@@ -221,9 +237,10 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   if (job.input.residual) quick.load_weight(job.input, staged);
   // Behind the last product a thread makes an output.
   const int mine = thread / strip_rows;
-  const int output_strip = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
-  const bool stores = mine < most_strips && output_strip < job.strips;
-  const StreamedWeight& out = weight_of(job, stores ? output_strip : 0);
+  const int output_place = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
+  const bool stores = mine < most_strips && output_place < job.strips;
+  const int output_strip = stores ? strip_at(job, output_place) : 0;
+  const StreamedWeight& out = weight_of(job, output_strip);
   const int output = (output_strip - out.first_strip) * strip_rows + thread % strip_rows;
   const bool inside = stores && output < out.rows;
   auto* const sums = shared_at<float>(job.sums);
@@ -232,7 +249,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   for (int round = 0; round < 2; ++round) {
     const bool rehearsal = round == 0;
     if (!rehearsal) {
-      let_next_kernel_start();
+      if (!early) let_next_kernel_start();
       wait_for_earlier_kernels();
     }
     float before = 0;
@@ -245,8 +262,10 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     __syncthreads();
 
     Place slot;
+    // A rehearsal takes one piece of either kind.
     const int most = !rehearsal ? most_pieces : warp < rehearsing_warps ? 1 : 0;
-    const int count = min(counts->all, most), alike = min(counts->alike, most);
+    const int alike = min(counts->alike, most);
+    const int count = min(counts->all, counts->alike + most);
     // Gives a slot back; one warp fills it again.
     const auto release = [&](int i, const Place& of) {
       if (i + job.slots >= count || rehearsal) return;
@@ -292,7 +311,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
       }
     }
 #pragma unroll 1
-    for (; i < count; ++i) {
+    for (i = counts->alike; i < count; ++i) {
       const Piece& piece = pieces[i];
       // The warp's run. warps: a power of two, no fewer than a piece's runs.
       const int first = piece.first, run = first + ((warp - first) & (warps - 1));
@@ -326,13 +345,20 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     float total = 0;
     const float* from = sums + mine * job.runs * strip_rows + thread % strip_rows;
     if (stores && !(rehearsal && warp > 0)) {
-#pragma unroll 2
-      for (int run = 0; run < job.runs; run += part_runs) {
-        float part = 0;
+      // All loads of some parts first: one latency for all.
+#pragma unroll 1
+      for (int first = 0; first < job.runs; first += summed_runs) {
+        float value[summed_runs];
 #pragma unroll
-        for (int j = 0; j < part_runs; ++j)
-          if (run + j < job.runs) part += from[(run + j) * strip_rows];
-        total += part;
+        for (int j = 0; j < summed_runs; ++j)
+          value[j] = first + j < job.runs ? from[(first + j) * strip_rows] : 0.0f;
+#pragma unroll
+        for (int part = 0; part < summed_runs; part += part_runs) {
+          float sum = 0;
+#pragma unroll
+          for (int j = 0; j < part_runs; ++j) sum += value[part + j];
+          if (first + part < job.runs) total += sum;
+        }
       }
     }
     if (inside && !rehearsal) {
@@ -394,7 +420,14 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
     if (main != PackedFormat::bf16 && main != format) return false;
     main = format;
   }
-  const int share = (job.strips + multiprocessors() - 1) / multiprocessors();
+  const int blocks = multiprocessors(), share = (job.strips + blocks - 1) / blocks;
+  for (int i = count; main != PackedFormat::bf16 && i > 0; --i) {
+    if (products[i - 1].weight.format != PackedFormat::bf16) break;
+    job.heavy = job.strips - job.product[i - 1].first_strip;
+  }
+  const int last_round = job.strips - (share - 1) * blocks;
+  const bool fits = share > 1 && last_round + job.heavy <= blocks;
+  job.heavy_place = (fits ? (share - 1) * blocks : job.strips) - job.heavy;
   if (share > most_strips || job.columns % 4 != 0) return false;
   if (input.residual && job.columns > QuickNorm::shares * 4 * norm_floats) return false;
   // A strip's scales start at multiples of 16 bytes.

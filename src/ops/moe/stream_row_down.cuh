@@ -50,6 +50,8 @@ template <PackedFormat format>
 __global__ void __launch_bounds__(row_expert_threads, 2)
     row_down_kernel(const __grid_constant__ ExpertsTask task) {
   using Memory = RowDownMemory<format>;
+  // The next layer's projections may take the place of gate and up's blocks as these end.
+  let_next_kernel_start();
   extern __shared__ __align__(128) std::byte bytes[];
   Carver carver(bytes);
   const Memory memory(carver, task);
@@ -90,13 +92,15 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const float largest =
       choose_with_block(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
   __syncthreads();
-  if (lane == 0 && warp < memory.depth) {
-#pragma unroll 1
-    for (int32_t piece = warp; piece < memory.depth; piece += row_expert_warps) issue(piece, piece);
-  }
   if (warp == 0) {
     __syncwarp();
     finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
+  }
+  __syncthreads();
+  // Not earlier: gate and up's copies, on their way still, are wanted first.
+  if (lane == 0 && warp < memory.depth) {
+#pragma unroll 1
+    for (int32_t piece = warp; piece < memory.depth; piece += row_expert_warps) issue(piece, piece);
   }
   const bool adds = thread < tile_rows && strip * tile_rows + thread < task.hidden;
   float* const x = task.x + strip * tile_rows + thread;
@@ -105,10 +109,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
     const bool rehearsal = round == 0;
-    if (!rehearsal) {
-      wait_for_earlier_kernels();
-      let_next_kernel_start();
-    }
+    if (!rehearsal) wait_for_earlier_kernels();
     const float residual = adds ? __ldcg(x) : 0.0f;
     const auto sixteens = static_cast<int32_t>(task.slots * task.act_stride / 8);
 #pragma unroll 2

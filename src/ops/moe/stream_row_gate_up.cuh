@@ -31,6 +31,7 @@ struct RowGateUpMemory {
   struct alignas(128) Slot {
     std::byte data[halves * half_bytes];
     float2 scale[halves];  // f8: of each half's upper and lower rows
+    alignas(16) std::byte unread[16];
   };
   Slot* slots;     // [depth]
   std::byte* x;    // bf16 [column_tiles][64], in the order of B fragments
@@ -38,7 +39,7 @@ struct RowGateUpMemory {
   RouteScratch* scratch;
   int32_t* ids;    // [slots]
   float* weights;  // [slots]
-  sm90::Barrier *full, *empty;
+  sm90::Barrier *full, *empty, *unread_full;
 
   __host__ __device__ RowGateUpMemory(Carver& carver, const ExpertsTask& task) {
     slots = carver.take<Slot>(depth);
@@ -49,9 +50,38 @@ struct RowGateUpMemory {
     weights = carver.take<float>(task.slots);
     full = carver.take<sm90::Barrier>(depth);
     empty = carver.take<sm90::Barrier>(depth);
+    unread_full = carver.take<sm90::Barrier>(depth);
   }
   static __host__ __device__ int32_t halves_of(const ExpertsTask& task) {
     return (task.gate_up.column_tiles + half_tiles - 1) / half_tiles;
+  }
+};
+
+// A piece but for its expert: what can be worked out before the choice is known.
+struct PieceSource {
+  const std::byte* data;  // of expert 0
+  const float* scales;
+  uint32_t bytes, scale_bytes;
+  int32_t group;
+
+  // By one thread. real: else a copy of 16 bytes that nobody reads.
+  template <typename Memory>
+  __device__ void issue(const ExpertsTask& task, const Memory& memory, int slot, bool real) const {
+    const ExpertMatrices& matrices = task.gate_up;
+    const auto shared = int32_t{task.routing.shared};
+    const int32_t expert = group < shared ? task.experts - 1
+                           : real         ? memory.ids[group - shared]
+                                          : 0;
+    auto* const to = memory.slots + slot;
+    sm90::Barrier* const barrier = (real ? memory.full : memory.unread_full) + slot;
+    constexpr uint32_t least = 16;
+    const uint32_t copied = real ? bytes : least, copied_scales = real ? scale_bytes : least;
+    sm90::arrive_expecting(barrier, copied + (Memory::scaled ? copied_scales : 0));
+    sm90::bulk_copy_once(real ? to->data : to->unread, data + expert * matrices.expert_bytes,
+                         copied, barrier);
+    if constexpr (Memory::scaled)
+      sm90::bulk_copy_once(real ? reinterpret_cast<std::byte*>(to->scale) : to->unread,
+                           scales + expert * matrices.expert_scales, copied_scales, barrier);
   }
 };
 
@@ -72,26 +102,15 @@ struct GateUpPiece {
     first = 0;
     ++order;
   }
-  // By one thread; ids: of the slots, in order.
-  __device__ void issue(const Memory& memory, int slot) const {
+  __device__ PieceSource source() const {
     const ExpertMatrices& matrices = task.gate_up;
     const Unit at = unit_at(unit(), matrices);
-    const auto shared = int32_t{task.routing.shared};
-    const int32_t expert = at.group < shared ? task.experts - 1 : memory.ids[at.group - shared];
     const int32_t tiles = min(count() * half_tiles, matrices.column_tiles - first * half_tiles);
-    const auto bytes = static_cast<uint32_t>(tiles * static_cast<int>(tile_bytes(format)));
-    const uint32_t scale_bytes =
-        Memory::scaled ? static_cast<uint32_t>(count()) * sizeof(float2) : 0;
-    sm90::arrive_expecting(memory.full + slot, bytes + scale_bytes);
-    sm90::bulk_copy_once(memory.slots[slot].data,
-                         matrices.tiles + expert * matrices.expert_bytes +
-                             int64_t{at.strip} * matrices.strip_bytes + first * Memory::half_bytes,
-                         bytes, memory.full + slot);
-    if constexpr (Memory::scaled)
-      sm90::bulk_copy_once(memory.slots[slot].scale,
-                           matrices.scales + expert * matrices.expert_scales +
-                               at.strip * matrices.strip_scales + 2 * first,
-                           scale_bytes, memory.full + slot);
+    return {
+        matrices.tiles + int64_t{at.strip} * matrices.strip_bytes + first * Memory::half_bytes,
+        Memory::scaled ? matrices.scales + at.strip * matrices.strip_scales + 2 * first : nullptr,
+        static_cast<uint32_t>(tiles * static_cast<int>(tile_bytes(format))),
+        Memory::scaled ? static_cast<uint32_t>(count()) * uint32_t{sizeof(float2)} : 0, at.group};
   }
 };
 
@@ -141,17 +160,18 @@ __device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_ti
 // The sum over a unit's halves of chunks for one output: chunks w, w + expert_warps, ... together,
 // then those of all w.
 __device__ inline float unit_sum(const float* halves, int32_t count) {
+  const auto load = [&](int32_t half) { return half < count ? halves[half * tile_rows] : 0.0f; };
+  // Loads first: one latency for all.
+  float value[2 * expert_warps];
+#pragma unroll
+  for (int32_t half = 0; half < 2 * expert_warps; ++half) value[half] = load(half);
   float sum = 0;
 #pragma unroll
   for (int32_t w = 0; w < expert_warps; ++w) {
-    const auto chunk = [&](int32_t half) {
-      const float first = half < count ? halves[half * tile_rows] : 0.0f;
-      return first + (half + 1 < count ? halves[(half + 1) * tile_rows] : 0.0f);
-    };
-    float chunks = chunk(2 * w);
+    float chunks = value[2 * w] + value[2 * w + 1];
 #pragma unroll 1
     for (int32_t half = 2 * (w + expert_warps); half < count; half += 2 * expert_warps)
-      chunks += chunk(half);
+      chunks += load(half) + load(half + 1);
     sum = w == 0 ? chunks : sum + chunks;
   }
   return sum;
@@ -175,12 +195,22 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
     for (int slot = 0; slot < Memory::depth; ++slot) {
       sm90::set_up(memory.full + slot, 1);
       sm90::set_up(memory.empty + slot, row_expert_warps);
+      sm90::set_up(memory.unread_full + slot, 1);
     }
     sm90::publish_barriers();
   }
   GateUpPiece<format> feed(task);  // the next one to be queued, behind those that fill the ring
 #pragma unroll 1
   for (int i = 0; i < Memory::depth; ++i) feed.next();
+  // A warp a copy: to queue one takes a thread half a microsecond. The shared expert's, of which
+  // nothing has to be known, come first.
+  GateUpPiece<format> own(task);
+#pragma unroll 1
+  for (int i = 0; i < warp; ++i) own.next();
+  const int32_t end = strips * task.slots;
+  const bool queues = warp < Memory::depth && own.unit() < end;
+  const PieceSource source = own.source();
+  const bool known = source.group < int32_t{routing.shared};
   __syncthreads();
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
@@ -202,15 +232,8 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
       to[24] = row.w;
     }
     __syncthreads();
-    // The shared expert's pieces, of which nothing has to be known, come first. A warp a copy: to
-    // queue one takes a thread half a microsecond.
-    const int32_t end = strips * task.slots, known = routing.shared ? strips : 0;
-    if (lane == 0 && warp < Memory::depth) {
-      GateUpPiece<format> piece(task);
-#pragma unroll 1
-      for (int i = 0; i < warp; ++i) piece.next();
-      if (piece.unit() < end && (piece.unit() < known) == rehearsal) piece.issue(memory, warp);
-    }
+    if (lane == 0 && queues && (rehearsal || !known))
+      source.issue(task, memory, warp, known == rehearsal);
     if (warp == 0 && blockIdx.x == 0 && !rehearsal) {
       __syncwarp();
       finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
@@ -256,7 +279,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
           sm90::arrive(memory.empty + slot.at);
           if (warp == (turn & (row_expert_warps - 1))) {
             sm90::wait(memory.empty + slot.at, slot.parity);
-            feed.issue(memory, slot.at);
+            feed.source().issue(task, memory, slot.at, true);
           }
         }
         feed.next();
