@@ -268,11 +268,11 @@ void Engine::deliver(const PlannedStep& planned, backend::SequenceResult& result
   if (result.error) return finish(sequence, FinishReason::error, *result.error);
   try {
     const int64_t first = sequence.computed;
-    if (sequence.prefilling())
-      keep_prompt(sequence, planned.rows);
-    else
+    const bool prompt = sequence.prefilling();
+    if (!prompt)
       speculation_.judged(sequence.speculation, planned.drafts, result.accepted_drafts());
     std::optional<FinishReason> reason = advance(planned, result);
+    if (prompt) keep_prompt(sequence, first, planned.rows);
     if (sequence.embedding) {
       sequence.embedding->add();
       if (!sequence.prefilling()) finish(sequence, FinishReason::embedded);

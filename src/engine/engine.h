@@ -136,7 +136,7 @@ class Engine {
   // With the cache of prefixes: engine_cache.cpp.
   void make_cache();
   void restore_states(const std::vector<PlannedStep>& plan);
-  void keep_prompt(const Sequence& sequence, int32_t rows);
+  void keep_prompt(const Sequence& sequence, int64_t first, int32_t rows);
   void save_answer(Sequence& sequence, int64_t first);
   void keep_answer(Sequence& sequence);
 

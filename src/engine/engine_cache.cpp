@@ -57,10 +57,10 @@ void Engine::restore_states(const std::vector<PlannedStep>& plan) {
   }
 }
 
-// A step of so many rows of a prompt has run: its snapshots are there.
-void Engine::keep_prompt(const Sequence& sequence, int32_t rows) {
+// A step of so many rows of a prompt has run, from position `first` on: its snapshots are there.
+void Engine::keep_prompt(const Sequence& sequence, int64_t first, int32_t rows) {
   for (const int64_t wanted : sequence.snapshots) {
-    const int64_t row = wanted - sequence.computed - 1;
+    const int64_t row = wanted - first - 1;
     if (row < 0 || row >= rows) continue;
     const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(wanted));
     if (!cache_->wants(tokens, backend_.capabilities().slot_bytes)) continue;

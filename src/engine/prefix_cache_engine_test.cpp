@@ -101,6 +101,22 @@ TEST_F(PrefixCacheEngineTest, EachTurnOfAConversationComputesItsNewTokensOnly) {
   }
 }
 
+// A short answer does not reach the end of a page, so the prompt's own last state must serve.
+TEST_F(PrefixCacheEngineTest, APromptThatEndsWithAPageServesTheNextTurnAndTheSameAgain) {
+  for (const bool like_prompts : {true, false}) {
+    answers_like_prompts_ = like_prompts;
+    for (const int32_t speculate : {0, 3}) {
+      start({.max_speculation = 3, .adapt_speculation = false});
+      const Tokens first = ask(counted(0, 32), 2, speculate);
+      ask(joined(first, {1, 2, 3}), 9, speculate);
+      EXPECT_EQ(last_.cached_tokens, 32);
+      EXPECT_EQ(last_.drafted_tokens > 0, speculate > 0) << "the head is in step";
+      ask(counted(0, 32), 2, speculate);
+      EXPECT_EQ(last_.cached_tokens, 28);
+    }
+  }
+}
+
 // The second prompt shares the instructions and no more, the third all but the last message.
 TEST_F(PrefixCacheEngineTest, StatesAreKeptWhereMessagesEnd) {
   start({.prefill_chunk = 64});
@@ -146,7 +162,7 @@ TEST_F(PrefixCacheEngineTest, TheSameAgainComputesItsLastPage) {
   ask(counted(0, 32), 5);
   EXPECT_EQ(last_.cached_tokens, 28);
   ask(counted(0, 33), 5);
-  EXPECT_EQ(last_.cached_tokens, 28);
+  EXPECT_EQ(last_.cached_tokens, 32);
   ask(counted(0, 34), 5);
   EXPECT_EQ(last_.cached_tokens, 32);
 }
@@ -268,8 +284,8 @@ TEST_F(PrefixCacheEngineTest, LeisureIsForSaving) {
   const TemporaryFolder folder;
   start({.cache_folder = folder.path()});
   EXPECT_FALSE(engine_->save_some());
-  ask(counted(0, 80), 3);
-  ask(joined(counted(0, 40), counted(200, 20)), 3);  // two snapshots more
+  ask(counted(0, 77), 3);
+  ask(joined(counted(0, 40), counted(200, 17)), 3);  // two snapshots more
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(engine_->save_some());
   EXPECT_FALSE(engine_->save_some());
   const auto files = [&] {

@@ -71,7 +71,10 @@ PlannedStep plan_prefill(Sequence& sequence, int32_t rows, std::span<const int32
 // conversations share, and the last two, for a last message that is written anew.
 std::vector<int64_t> snapshot_places(const Sequence& sequence, const CachedPrefix& prefix,
                                      int64_t page_tokens) {
-  std::vector<int64_t> wanted = {prefix.known_tokens, sequence.prefill_tokens - 1};
+  // A prompt that ends with a page has two ends: one for the next turn, one to be asked again from,
+  // as that takes a row to run.
+  std::vector<int64_t> wanted = {prefix.known_tokens, sequence.prefill_tokens - 1,
+                                 sequence.prefill_tokens};
   const std::vector<int64_t>& likely = sequence.boundaries;
   for (size_t i = 0; i < likely.size(); ++i)
     if (i == 0 || i + 2 >= likely.size()) wanted.push_back(likely[i]);
@@ -80,7 +83,7 @@ std::vector<int64_t> snapshot_places(const Sequence& sequence, const CachedPrefi
   const auto doubled = std::ranges::unique(wanted);
   wanted.erase(doubled.begin(), doubled.end());
   std::erase_if(wanted, [&](int64_t place) {
-    return place <= prefix.tokens || place >= sequence.prefill_tokens;
+    return place <= prefix.tokens || place > sequence.prefill_tokens;
   });
   return wanted;
 }
