@@ -75,9 +75,9 @@ stage_release() {
 
 stage_clients() {
   local folder=build/venv client broken=0
-  local clients=(openai anthropic tls)
-  "$folder/bin/python" -c 'import anthropic, openai' 2>/dev/null ||
-    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet anthropic openai; } || {
+  local clients=(openai anthropic tls structured_output)
+  "$folder/bin/python" -c 'import anthropic, jsonschema, openai' 2>/dev/null ||
+    { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet anthropic jsonschema openai; } || {
     echo "the clients' packages cannot be installed here: skipped"
     return
   }
@@ -140,8 +140,10 @@ stage_cuda() {
 # Seeds: the inputs that the tests use.
 seed_corpus() {
   local folder=build/fuzz/corpus
-  mkdir -p "$folder"/{answer_parser,config,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
+  mkdir -p "$folder"/{answer_parser,config,grammar,gguf,gguf_model,safetensors,template,tokenizer,tokenize}_fuzz
   grep -o 'R"(.*)"' src/text/answer_parser_test.cpp >"$folder/answer_parser_fuzz/answers"
+  grep -o 'R"({.*})"' src/text/grammar/json_schema_test.cpp | sed 's/^R"(//; s/)"$//' |
+    split --lines=1 - "$folder/grammar_fuzz/schema-"
   cp models/*/config.json "$folder/config_fuzz/bundled"
   cp tests/data/gguf-*.gguf "$folder/gguf_fuzz/"
   cp tests/data/gguf-sample.gguf "$folder/gguf_model_fuzz/"

@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "engine/collector.h"
@@ -105,6 +107,46 @@ TEST_P(Generation, DraftsAreAcceptedAsOftenAsTheHeadIsRight) {
   }
   ASSERT_GT(drafted, 100);
   EXPECT_NEAR(accepted / drafted, share, 0.1);
+}
+
+// Alone, or with 31 others where memory is short, behind cached prefixes or not, with drafts or
+// not.
+TEST_P(Generation, SameGreedyTextInAFullBatch) {
+  const auto backend = model_->backend(2, GetParam());
+  const std::vector<std::string> openings = prompts();
+  std::vector<GenerationRequest> requests;
+  std::vector<std::string> alone;
+  for (size_t i = 0; i < 32; ++i) {
+    std::string prompt = openings[i % openings.size()];
+    for (size_t more = i / openings.size(); more > 0; --more) prompt += "\nAnd so it goes on:";
+    requests.push_back(request(prompt, 90));
+    requests.back().ignore_eos = true;
+    alone.push_back(run(*backend, {requests.back()})[0].text);
+  }
+  for (const size_t cache_bytes : {size_t{0}, size_t{64} << 20}) {
+    Engine engine(*backend, tokenizer_,
+                  {.max_context = 512,
+                   .max_sequences = 32,
+                   .max_speculation = 3,
+                   .pages = 44,
+                   .likely_answer = 0,
+                   .cache_bytes = cache_bytes});
+    for (const int32_t speculate : {0, 3}) {
+      SCOPED_TRACE(std::to_string(cache_bytes) + " bytes of cache, " + std::to_string(speculate));
+      std::vector<Collector> together(requests.size());
+      for (size_t i = 0; i < requests.size(); ++i) {
+        requests[i].speculate = speculate;
+        engine.submit(requests[i], together[i]);
+      }
+      engine.run();
+      int64_t pauses = 0;
+      for (size_t i = 0; i < requests.size(); ++i) {
+        EXPECT_EQ(together[i].text, alone[i]) << i;
+        pauses += together[i].finish->counts.pauses;
+      }
+      EXPECT_GT(pauses, 0) << "memory was not short";
+    }
+  }
 }
 
 TEST_P(Generation, SameSeedSameTextWhateverElse) {

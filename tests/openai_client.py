@@ -73,8 +73,8 @@ def check_errors(client):
     assert long.code == "context_length_exceeded", long
     refused = raises(openai.BadRequestError, lambda: client.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "a"}],
-        response_format={"type": "json_object"}))
-    assert refused.param == "response_format"
+        response_format={"type": "yaml"}))
+    assert refused.param == "response_format.type"
     stranger = openai.OpenAI(base_url=client.base_url, api_key="wrong")
     raises(openai.AuthenticationError, lambda: list(stranger.models.list()))
 

@@ -36,18 +36,42 @@ void wait_a_little(int round) {
 
 }  // namespace
 
+namespace {
+
+constexpr uint64_t open_bit = 1 << 16;
+constexpr int epoch_shift = 17;
+constexpr uint64_t inside_mask = open_bit - 1;
+
+}  // namespace
+
 struct ThreadPool::State {
   std::mutex mutex;
   std::condition_variable wake;
   std::vector<std::thread> threads;
-  // Written by the caller before `epoch` is raised, read by the workers after they see it.
+  // Of the region, written before it is opened, read by workers that have entered it.
   ErasedBody body = nullptr;
   void* context = nullptr;
-  alignas(64) std::atomic<uint64_t> epoch{0};
-  alignas(64) std::atomic<int> unfinished{0};
+  alignas(64) std::atomic<uint64_t> epoch{0};  // regions so far
+  // The newest region: its epoch (the low bits of it) above, then whether it is open to workers,
+  // then how many are inside. A worker that comes when it is closed has missed it, and nobody
+  // waits.
+  alignas(64) std::atomic<uint64_t> door{0};
   alignas(64) std::atomic<int> sleepers{0};
   std::atomic<bool> stop{false};
+
+  bool enter(uint64_t region);
 };
+
+// Only while the region is open: a later one's caller waits until its own are out.
+bool ThreadPool::State::enter(uint64_t region) {
+  const uint64_t wanted = region << epoch_shift | open_bit;
+  uint64_t now = door.load(std::memory_order_relaxed);
+  while ((now & ~inside_mask) == wanted)
+    if (door.compare_exchange_weak(now, now + 1, std::memory_order_acquire,
+                                   std::memory_order_relaxed))
+      return true;
+  return false;
+}
 
 int available_cores() {
   cpu_set_t set;
@@ -77,8 +101,9 @@ void ThreadPool::run_erased(ErasedBody body, void* context) {
   State& state = *state_;
   state.body = body;
   state.context = context;
-  state.unfinished.store(size_ - 1, std::memory_order_relaxed);
-  state.epoch.fetch_add(1, std::memory_order_seq_cst);
+  const uint64_t region = state.epoch.load(std::memory_order_relaxed) + 1;
+  state.door.store(region << epoch_shift | open_bit, std::memory_order_release);
+  state.epoch.store(region, std::memory_order_seq_cst);
   // A worker counts itself a sleeper before it looks at the epoch for the last time (both
   // sequentially consistent), so either it sees the new epoch or we see the sleeper.
   if (state.sleepers.load(std::memory_order_seq_cst) > 0) {
@@ -86,8 +111,11 @@ void ThreadPool::run_erased(ErasedBody body, void* context) {
     state.wake.notify_all();
   }
   body(context, 0);
-  for (int round = 0; state.unfinished.load(std::memory_order_acquire) != 0; ++round)
+  uint64_t now = state.door.fetch_and(~open_bit, std::memory_order_acquire);
+  for (int round = 0; (now & inside_mask) != 0; ++round) {
     wait_a_little(std::min(round, spins));
+    now = state.door.load(std::memory_order_acquire);
+  }
 }
 
 void ThreadPool::worker_loop(int worker) {
@@ -104,10 +132,11 @@ void ThreadPool::worker_loop(int worker) {
       state.wake.wait(lock, [&] { return state.epoch.load(std::memory_order_seq_cst) != seen; });
       state.sleepers.fetch_sub(1, std::memory_order_relaxed);
     }
-    ++seen;
+    seen = state.epoch.load(std::memory_order_acquire);
     if (state.stop) return;
+    if (!state.enter(seen)) continue;
     state.body(state.context, worker);
-    state.unfinished.fetch_sub(1, std::memory_order_release);
+    state.door.fetch_sub(1, std::memory_order_release);
   }
 }
 

@@ -23,8 +23,10 @@ class ThreadPool {
 
   int size() const { return size_; }
 
-  // Calls body(worker) once on every worker, 0 <= worker < size(), and waits for all. The body
-  // must not throw.
+  // Calls body(worker) on worker 0 and, beside it, at most once on each of the others, 0 < worker <
+  // size(), and waits for all that began. Once worker 0 has returned nobody begins any more: the
+  // bodies together do what there is to do, and a thread that has lost its core to another program
+  // keeps nobody waiting. The body must not throw.
   template <typename Body>
   void run(Body&& body) {
     if (size_ == 1) return body(0);

@@ -147,6 +147,19 @@ TEST_F(Apis, LogprobsAreTold) {
   EXPECT_EQ(logprobs.find("text_offset")->as_array()[0].as_integer(), 0);
 }
 
+TEST_F(Apis, TokensOfAnAnswerCanBeAPrompt) {
+  start({});
+  const json::Value body =
+      post("/v1/completions", R"({"prompt": "abc", "max_tokens": 6, "return_token_ids": true})")
+          .json();
+  const json::Value& choice = body.find("choices")->as_array()[0];
+  const json::Array& ids = choice.find("token_ids")->as_array();
+  EXPECT_EQ(ids.size(), 6u);
+  const std::string tokens = json::write(json::Object{{"tokens", ids}});
+  EXPECT_EQ(post("/detokenize", tokens).json().find("prompt")->as_string(),
+            choice.find("text")->as_string());
+}
+
 TEST_F(Apis, EveryFieldIsCheckedAndNamed) {
   start({});
   const auto completion = [&](const std::string& fields, const std::string& param) {
@@ -264,10 +277,16 @@ TEST_F(Apis, ChatRefusesWhatItCannotDo) {
     expect_refused("/v1/chat/completions",
                    R"({"messages": [{"role": "user", "content": "a"}], )" + fields + "}", param);
   };
-  chat(R"("response_format": {"type": "json_object"})", "response_format");
+  chat(R"("response_format": {"type": "yaml"})", "response_format.type");
+  chat(R"("response_format": {"type": "json_schema"})", "response_format.json_schema");
   chat(R"("tool_choice": "required")", "tool_choice");
-  chat(R"("tool_choice": {"type": "function", "function": {"name": "f"}})", "tool_choice");
-  chat(R"("parallel_tool_calls": false)", "parallel_tool_calls");
+  chat(R"("tool_choice": "perhaps")", "tool_choice");
+  chat(R"("tool_choice": {"type": "function", "function": {"name": "f"}})",
+       "tool_choice.function.name");
+  chat(R"("guided_json": 3)", "guided_json");
+  chat(R"("guided_choice": [])", "guided_choice");
+  chat(R"("guided_grammar": "root ::= x")", "guided_grammar");
+  chat(R"("response_format": {"type": "json_object"}, "guided_regex": "a")", "guided_regex");
   chat(R"("tools": [{"type": "function"}])", "tools[0].function");
   chat(R"("top_logprobs": 3)", "top_logprobs");
   chat(R"("chat_template_kwargs": 3)", "chat_template_kwargs");

@@ -79,7 +79,8 @@ json::Array read_tools(const Fields& fields) {
     if (const json::Value* parameters = function.find("parameters"))
       Fields(*parameters, function.path("parameters"));
   }
-  if (fields.text("tool_choice") == "none") return {};
+  const json::Value* choice = fields.find("tool_choice");
+  if (choice && *choice == json::Value("none")) return {};
   return tools->as_array();
 }
 

@@ -22,6 +22,7 @@ class CompletionWriter : public ResponseWriter {
     bool stream = false;
     bool include_usage = false;
     bool logprobs = false;
+    bool token_ids = false;
     std::vector<std::string> echoes;  // of each choice; empty without echo
   };
   CompletionWriter(Options options, size_t choices, const Tokenizer& tokenizer)
@@ -75,10 +76,16 @@ class CompletionWriter : public ResponseWriter {
     Choice& choice = choices_[number];
     json::Value logprobs;
     if (options_.logprobs) logprobs = completion_logprobs(tokenizer_, tokens, choice.offset);
-    return {{"index", static_cast<int64_t>(number)},
-            {"text", text},
-            {"logprobs", std::move(logprobs)},
-            {"finish_reason", choice.finish_reason}};
+    json::Object object = {{"index", static_cast<int64_t>(number)},
+                           {"text", text},
+                           {"logprobs", std::move(logprobs)},
+                           {"finish_reason", choice.finish_reason}};
+    if (options_.token_ids) {
+      json::Array ids;
+      for (const ops::SampledToken& token : tokens) ids.emplace_back(int64_t{token.token});
+      object.set("token_ids", std::move(ids));
+    }
+    return object;
   }
 
   Options options_;
@@ -96,6 +103,8 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
   if (!settings.request.max_tokens) settings.request.max_tokens = default_max_tokens;
   const auto logprobs = fields.integer("logprobs", 0, 20);
   settings.request.sampling.logprobs = static_cast<int32_t>(logprobs.value_or(-1));
+  // As vLLM's: an answer that is to be part of a prompt of tokens.
+  const bool token_ids = fields.boolean("return_token_ids").value_or(false);
   const bool echo = fields.boolean("echo").value_or(false);
   if (echo && logprobs) fields.refuse("echo", "cannot be told the logprobs of prompts yet");
 
@@ -112,6 +121,7 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
                                     .stream = settings.stream,
                                     .include_usage = settings.include_usage,
                                     .logprobs = logprobs.has_value(),
+                                    .token_ids = token_ids,
                                     .echoes = {}};
   for (const TextPrompt& prompt : prompts) {
     add_choices(requests, settings, prompt.tokens, engine.options().max_context, "prompt");
@@ -120,7 +130,8 @@ std::unique_ptr<Generation> start_completion(const json::Value& body, const std:
   auto writer =
       std::make_unique<CompletionWriter>(std::move(options), requests.size(), *model.tokenizer);
   return std::make_unique<Generation>(
-      engine.submit(std::move(requests), feed_options(settings.stream, logprobs.has_value())),
+      engine.submit(std::move(requests),
+                    feed_options(settings.stream, token_ids || logprobs.has_value())),
       std::move(writer), settings.stream, settings.choices);
 }
 

@@ -300,7 +300,7 @@ TEST_F(Responses, RefuseByTheFieldsOwnName) {
   with(R"("tools": [{"type": "function"}])", "tools[0].name");
   with(R"("tools": [{"type": "function", "name": "f", "parameters": 3}])", "tools[0].parameters");
   with(R"("tool_choice": {"type": "mcp"})", "tool_choice.type");
-  with(R"("text": {"format": {"type": "json_schema", "schema": 3}})", "text.format");
+  with(R"("text": {"format": {"type": "json_schema", "schema": 3}})", "text.format.schema");
   const auto item = [&](const std::string& value, const std::string& param) {
     refused(R"("input": [)" + value + "]", param);
   };

@@ -35,7 +35,10 @@ class GrammarReader {
   struct Way {
     int32_t state = 0;  // `ended`: the frame `frame` has ended, which has no parent
     int32_t frame = 0;
-    auto operator<=>(const Way&) const = default;
+    bool operator==(const Way&) const = default;
+    bool operator<(const Way& other) const {
+      return state != other.state ? state < other.state : frame < other.frame;
+    }
   };
   static constexpr int32_t ended = -1;
 

@@ -14,7 +14,7 @@
 //
 // "Exactly" is about values. Each value that the schema allows can be written, with these limits of
 // form: members come in the order of `properties`, those that the schema only requires next, others
-// last; numbers have at most 40 digits on a side of the point, and an exponent only where nothing
+// last; numbers have at most 18 digits on a side of the point, and an exponent only where nothing
 // limits them; strings with a pattern, a format or a list of values have no needless escapes.
 #pragma once
 

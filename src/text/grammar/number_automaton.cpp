@@ -146,8 +146,8 @@ Decimal Decimal::parse(std::string_view text) {
   std::string digits(text.substr(0, point));
   if (point < text.size()) digits += text.substr(point + 1);
   const int64_t place = static_cast<int64_t>(point) + exponent;  // of the point within the digits
-  if (place > most_digits || std::ssize(digits) - place > 2 * most_digits)
-    fail("a bound of more than {} digits cannot be enforced", most_digits);
+  if (place > most_bound_digits || std::ssize(digits) - place > 2 * most_bound_digits)
+    fail("a bound of more than {} digits cannot be enforced", most_bound_digits);
   if (place < 0) {
     std::string zeros(static_cast<size_t>(-place), '0');
     zeros += digits;
@@ -160,8 +160,8 @@ Decimal Decimal::parse(std::string_view text) {
   value.whole.erase(0, std::min(value.whole.find_first_not_of('0'), value.whole.size()));
   if (value.whole.empty()) value.whole.assign(1, '0');
   value.fraction.erase(value.fraction.find_last_not_of('0') + 1);
-  if (value.fraction.size() > most_digits)
-    fail("a bound of more than {} digits cannot be enforced", most_digits);
+  if (value.fraction.size() > most_bound_digits)
+    fail("a bound of more than {} digits cannot be enforced", most_bound_digits);
   if (value.whole == "0" && value.fraction.empty()) value.negative = false;
   return value;
 }

@@ -11,17 +11,20 @@
 
 namespace qnext::grammar {
 
-// Digits before and behind the point that a number may have; a model that found no end would else
-// write digits for ever. With the exponents that free numbers may have, each is a finite double.
-constexpr int most_digits = 40;
+// Digits before and behind the point that a number may have: whole numbers fit 64 bits, as many
+// readers ask, and a model that finds no end cannot write digits for ever. With the exponents that
+// free numbers may have, each is a finite double.
+constexpr int most_digits = 18;
+// Bounds may have more.
+constexpr int most_bound_digits = 40;
 
 // A decimal number, exactly.
 struct Decimal {
   bool negative = false;
   std::string whole = "0";  // no zeros in front
   std::string fraction;     // no zeros behind
-  // JSON text or what printf's %g writes. Throws Error where it has more than most_digits digits
-  // on a side of the point.
+  // JSON text or what printf's %g writes. Throws Error where it has more than
+  // most_bound_digits digits on a side of the point.
   static Decimal parse(std::string_view text);
   bool is_whole() const { return fraction.empty(); }
 };

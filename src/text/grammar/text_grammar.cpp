@@ -16,7 +16,10 @@ namespace {
 struct ByteRange {
   uint8_t first = 0;
   uint8_t last = 0;
-  auto operator<=>(const ByteRange&) const = default;
+  bool operator==(const ByteRange&) const = default;
+  bool operator<(const ByteRange& other) const {
+    return first != other.first ? first < other.first : last < other.last;
+  }
 };
 using ByteSet = std::vector<ByteRange>;
 using Sequence = std::vector<ByteSet>;
