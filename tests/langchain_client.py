@@ -4,11 +4,13 @@ Needs the package langchain-openai. Prints a line for each check and exits with 
 """
 
 import sys
+from typing import Literal
 
 import openai
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from pydantic import BaseModel, ConfigDict
 
 from serving import KEY, MODEL, raises, run, serving
 
@@ -59,6 +61,22 @@ def check_tools(url):
     assert answer.usage_metadata["input_tokens"] > 0
 
 
+class City(BaseModel):
+    """A city."""
+    # More properties would be by the schema, and this model might not come to an end of them.
+    model_config = ConfigDict(extra="forbid")
+    city: Literal["Verona", "Rome"]
+
+
+def check_forms(url):
+    for method in ("json_schema", "function_calling"):
+        city = model(url, max_tokens=200).with_structured_output(City, method=method)
+        assert city.invoke(GREETING).city in ("Verona", "Rome")
+    forced = model(url, max_tokens=200).bind_tools([City], tool_choice="any").invoke(GREETING)
+    assert forced.tool_calls[0]["name"] == "City"
+    assert forced.tool_calls[0]["args"]["city"] in ("Verona", "Rome")
+
+
 def check_responses(url):
     answer = model(url, use_responses_api=True).invoke(GREETING)
     assert answer.text == model(url).invoke(GREETING).content
@@ -84,5 +102,5 @@ def check_errors(url):
 
 
 with serving(sys.argv[1]) as url:
-    run([check_invoke, check_streams, check_tools, check_responses, check_embeddings,
+    run([check_invoke, check_streams, check_tools, check_forms, check_responses, check_embeddings,
          check_errors], url)

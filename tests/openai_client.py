@@ -3,6 +3,7 @@
 Needs the package openai. Prints a line for each check and exits with 1 if one failed.
 """
 
+import json
 import sys
 
 import openai
@@ -73,8 +74,9 @@ def check_errors(client):
     assert long.code == "context_length_exceeded", long
     refused = raises(openai.BadRequestError, lambda: client.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "a"}],
-        response_format={"type": "yaml"}))
-    assert refused.param == "response_format.type"
+        response_format={"type": "json_schema", "json_schema": {
+            "name": "a", "schema": {"not": {"type": "string"}}}}))
+    assert refused.param == "response_format.json_schema.schema", refused
     stranger = openai.OpenAI(base_url=client.base_url, api_key="wrong")
     raises(openai.AuthenticationError, lambda: list(stranger.models.list()))
 
@@ -140,6 +142,37 @@ def check_response_tools(client):
     assert answer.tools[0].name == "weather"
 
 
+CITY = {"type": "object", "properties": {"city": {"enum": ["Verona", "Rome"]}},
+        "required": ["city"], "additionalProperties": False}
+
+
+# Calls that the model has to make, whole and streamed, and text of a form.
+def check_response_forms(client):
+    tools = [{"type": "function", "name": "weather", "strict": True, "parameters": CITY}]
+    arguments = dict(model=MODEL, input="ROMEO:", max_output_tokens=200, temperature=0, tools=tools,
+                     tool_choice="required", parallel_tool_calls=False)
+    answer = client.responses.create(**arguments)
+    call = answer.output[-1]
+    assert call.type == "function_call" and call.status == "completed", answer
+    assert json.loads(call.arguments)["city"] in ("Verona", "Rome")
+    with client.responses.stream(**arguments) as stream:
+        text = "".join(e.delta for e in stream if e.type == "response.function_call_arguments.delta")
+        final = stream.get_final_response()
+    assert text == final.output[-1].arguments
+    turn = client.responses.create(
+        model=MODEL, previous_response_id=answer.id, max_output_tokens=5, input=[
+            {"type": "function_call_output", "call_id": call.call_id, "output": "fair"}])
+    assert turn.usage.output_tokens == 5
+    written = client.responses.create(
+        model=MODEL, input="ROMEO:", max_output_tokens=200, temperature=0,
+        text={"format": {"type": "json_schema", "name": "city", "schema": CITY, "strict": True}})
+    assert json.loads(written.output_text)["city"] in ("Verona", "Rome")
+    refused = raises(openai.BadRequestError, lambda: client.responses.create(
+        model=MODEL, input="a", text={"format": {
+            "type": "json_schema", "name": "a", "schema": {"not": {"type": "string"}}}}))
+    assert refused.param == "text.format.schema", refused
+
+
 def check_embeddings(client):
     texts = ["But soft, what light", "O Romeo, Romeo! wherefore art thou Romeo?"]
     # The client asks for base64 and turns it into numbers, unless told otherwise.
@@ -158,5 +191,6 @@ def check_embeddings(client):
 
 with serving(sys.argv[1]) as url:
     run([check_models, check_completions, check_chat, check_errors, check_responses,
-         check_response_streams, check_response_tools, check_embeddings],
+         check_response_streams, check_response_tools, check_response_forms,
+         check_embeddings],
         openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0))
