@@ -178,8 +178,7 @@ Grammars::Made make_grammar(AnswerForm form, const std::vector<bool>& is_strict,
   return {grammar::answer_grammar(form, schemas), std::move(notes)};
 }
 
-// --- all of it
-// ------------------------------------------------------------------------------------
+// --- all of it --------------------------------------------------------------------------------
 
 AnswerForm::Reasoning reasoning_of(const std::string& prompt, const ServedModel& model) {
   if (prompt_opens_reasoning(prompt)) return AnswerForm::Reasoning::begun;
