@@ -85,7 +85,8 @@ stage_clients() {
     echo "the clients' packages cannot be installed here: skipped"
     return
   }
-  build release -- qnext || return 1
+  build release -- qnext text_schema_suite || return 1
+  "$folder/bin/python" tests/json_schema_suite.py build/release/src/text/text_schema_suite || broken=1
   for client in "${clients[@]}"; do
     echo "$client"
     "$folder/bin/python" "tests/${client}_client.py" build/release/qnext || broken=1
