@@ -80,8 +80,7 @@ std::vector<int64_t> snapshot_places(const Sequence& sequence, const CachedPrefi
     if (i == 0 || i + 2 >= likely.size()) wanted.push_back(likely[i]);
   for (int64_t& place : wanted) place = place / page_tokens * page_tokens;
   std::ranges::sort(wanted);
-  const auto doubled = std::ranges::unique(wanted);
-  wanted.erase(doubled.begin(), doubled.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   std::erase_if(wanted, [&](int64_t place) {
     return place <= prefix.tokens || place > sequence.prefill_tokens;
   });
