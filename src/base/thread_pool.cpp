@@ -34,10 +34,7 @@ void wait_a_little(int round) {
 #endif
 }
 
-}  // namespace
-
-namespace {
-
+// Of State::door.
 constexpr uint64_t open_bit = 1 << 16;
 constexpr int epoch_shift = 17;
 constexpr uint64_t inside_mask = open_bit - 1;

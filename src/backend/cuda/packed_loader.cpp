@@ -1,7 +1,6 @@
 #include "backend/cuda/packed_loader.h"
 
 #include <algorithm>
-#include <exception>
 #include <mutex>
 #include <tuple>
 
@@ -224,30 +223,15 @@ class Filler {
     total_ += bytes_of(embedding);
     each_piece(embedding,
                [&](int64_t first, int64_t rows) { fill_table(embedding, first, rows, table); });
-    pool_.parallel_for(static_cast<int64_t>(jobs.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) guard([&] { fill(jobs[static_cast<size_t>(i)]); });
+    pool_.parallel_try(static_cast<int64_t>(jobs.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) fill(jobs[static_cast<size_t>(i)]);
     });
-    if (failure_) std::rethrow_exception(failure_);
     stage_.finish();
   }
 
  private:
   static size_t bytes_of(const StoredTensor& tensor) {
     return dtype_bytes(tensor.dtype, static_cast<size_t>(tensor.elements()));
-  }
-
-  template <typename Work>
-  void guard(Work&& work) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (failure_) return;
-    }
-    try {
-      work();
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!failure_) failure_ = std::current_exception();
-    }
   }
 
   void advance(size_t bytes) {
@@ -260,9 +244,8 @@ class Filler {
   void each_piece(const StoredTensor& tensor, Work&& work) {
     const int64_t run = piece_rows(tensor);
     const int64_t pieces = (tensor.shape[0] + run - 1) / run;
-    pool_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        guard([&] { work(i * run, std::min(run, tensor.shape[0] - i * run)); });
+    pool_.parallel_try(pieces, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) work(i * run, std::min(run, tensor.shape[0] - i * run));
     });
     source_.done_with(tensor);
   }
@@ -316,7 +299,6 @@ class Filler {
   ThreadPool& pool_;
   PackStage stage_;
   std::mutex mutex_;
-  std::exception_ptr failure_;
   size_t done_ = 0;
   size_t total_ = 0;
 };

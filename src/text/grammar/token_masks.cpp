@@ -39,8 +39,10 @@ int32_t TokenMasks::representative(int32_t state) const {
   return similar >= 0 && trie_.longest() <= similar_bytes ? similar : state;
 }
 
-// Tokens below `node`, read from `situation` on.
-void TokenMasks::walk(int32_t node, int32_t situation, TokenMask& mask) {
+// What lies below `node` and can be read from `situation` on: visit(i, next) takes node i, which is
+// read to `next`, and returns where to go on, i + 1 or behind what is below it.
+template <typename Visit>
+void TokenMasks::walk(int32_t node, int32_t situation, Visit&& visit) {
   const std::vector<TokenTrie::Node>& nodes = trie_.nodes();
   const auto base = static_cast<size_t>(nodes[static_cast<size_t>(node)].depth);
   path_[base] = situation;
@@ -53,8 +55,7 @@ void TokenMasks::walk(int32_t node, int32_t situation, TokenMask& mask) {
       continue;
     }
     path_[at.depth] = next;
-    if (at.token >= 0) set_bit(mask, at.token);
-    ++i;
+    i = visit(i, next);
   }
 }
 
@@ -63,25 +64,18 @@ const TokenMasks::StateTokens& TokenMasks::tokens_of(int32_t state) {
   StateTokens& tokens = place->second;
   if (!is_new) return tokens;
   const std::vector<TokenTrie::Node>& nodes = trie_.nodes();
-  path_[0] = reader_.start_local(place->first);
   size_t count = 0;
   tokens.many.resize((static_cast<size_t>(trie_.vocabulary()) + 31) / 32);
-  for (int32_t i = 1; i < std::ssize(nodes);) {
+  walk(0, reader_.start_local(place->first), [&](int32_t i, int32_t next) {
     const TokenTrie::Node& at = nodes[static_cast<size_t>(i)];
-    const int32_t next = reader_.next(path_[at.depth - 1u], at.byte);
-    if (next == GrammarReader::dead) {
-      i = at.end;
-      continue;
-    }
-    path_[at.depth] = next;
     if (at.token >= 0) {
       set_bit(tokens.many, at.token);
       if (++count <= most_listed) tokens.few.push_back(at.token);
     }
     const bool has_children = at.end > i + 1;
     if (has_children && reader_.may_end(next)) tokens.exits.push_back(i);
-    i = reader_.must_end(next) ? at.end : i + 1;
-  }
+    return reader_.must_end(next) ? at.end : i + 1;
+  });
   if (count <= most_listed)
     tokens.many = {};
   else
@@ -131,7 +125,12 @@ std::shared_ptr<const TokenMask> TokenMasks::mask(int32_t situation) {
     if (tokens.exits.empty()) continue;
     const int32_t after = reader_.after(way.frame);
     if (after == GrammarReader::dead || reader_.must_end(after)) continue;
-    for (const int32_t node : tokens.exits) walk(node, after, mask);
+    for (const int32_t node : tokens.exits)
+      walk(node, after, [&](int32_t i, int32_t) {
+        const int32_t token = trie_.nodes()[static_cast<size_t>(i)].token;
+        if (token >= 0) set_bit(mask, token);
+        return i + 1;
+      });
   }
   add_twins(mask);
   if (std::all_of(mask.begin(), mask.end(), [](uint32_t word) { return word == 0; }))

@@ -48,7 +48,8 @@ class TokenMasks {
 
   const StateTokens& tokens_of(int32_t state);
   int32_t representative(int32_t state) const;
-  void walk(int32_t node, int32_t situation, TokenMask& mask);
+  template <typename Visit>
+  void walk(int32_t node, int32_t situation, Visit&& visit);
   void add_twins(TokenMask& mask) const;
   bool allows_all(const TokenMask& mask) const;
 
