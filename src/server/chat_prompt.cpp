@@ -84,8 +84,6 @@ json::Array read_tools(const Fields& fields) {
   return tools->as_array();
 }
 
-}  // namespace
-
 json::Object read_variables(const Fields& fields) {
   json::Object variables;
   const std::string effort = fields.text("reasoning_effort").value_or("");
@@ -114,6 +112,8 @@ std::string cut_behind(std::string text, const json::Value& last, const Fields& 
   text.resize(at + said.size());
   return text;
 }
+
+}  // namespace
 
 ChatPrompt chat_prompt(const Fields& fields, const ServedModel& model) {
   if (!model.chat_template)

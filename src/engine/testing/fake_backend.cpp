@@ -170,7 +170,6 @@ std::vector<int32_t> FakeBackend::read_history(const backend::SequenceStep& step
   return history;
 }
 
-// Writes the rows and their states; draws while drafts are right.
 namespace {
 
 const uint32_t* allowed_by(const backend::SequenceStep& step, int64_t drawing_row) {
@@ -179,6 +178,7 @@ const uint32_t* allowed_by(const backend::SequenceStep& step, int64_t drawing_ro
 
 }  // namespace
 
+// Writes the rows and their states; draws while drafts are right.
 std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep& step,
                                                      uint64_t history) {
   std::vector<ops::SampledToken> drawn;
