@@ -39,6 +39,15 @@ std::string request_id(beast::string_view given) {
   return std::string(given);
 }
 
+// Any bytes may come; errors and log lines repeat them and are UTF-8.
+std::string as_utf8(std::string_view bytes) {
+  std::string text;
+  utf8::StreamDecoder decoder;
+  decoder.push(bytes, text);
+  decoder.finish(text);
+  return text;
+}
+
 // Nothing where no TLS is asked for.
 std::optional<ssl::context> make_tls(const HttpOptions& options) {
   if (options.tls_certificate.empty()) return std::nullopt;
@@ -239,11 +248,11 @@ class Session : public std::enable_shared_from_this<Session> {
     const auto& head = parser.get();
     request.method = std::string(head.method_string());
     head_only_ = head.method() == http::verb::head;
-    // Any bytes may come; errors and log lines repeat them and are UTF-8.
     const std::string_view target(head.target().data(), head.target().size());
-    utf8::StreamDecoder decoder;
-    decoder.push(target.substr(0, target.find('?')), request.path);
-    decoder.finish(request.path);
+    request.path = as_utf8(target.substr(0, target.find('?')));
+    request.host = as_utf8(head[http::field::host]);
+    request.origin = as_utf8(head[http::field::origin]);
+    request.wanted_headers = as_utf8(head[http::field::access_control_request_headers]);
     request.authorization = std::string(head[http::field::authorization]);
     request.api_key = std::string(head["x-api-key"]);
     request.id = request_id(head["x-request-id"]);
@@ -293,6 +302,8 @@ class Session : public std::enable_shared_from_this<Session> {
     response.set(http::field::content_type, reply.content_type);
     response.set("x-request-id", id_);
     for (const auto& [name, value] : reply.headers) response.set(name, value);
+    for (const auto& [name, value] : server_.api.sites().response_headers(origin_))
+      response.set(name, value);
     response.keep_alive(keep_alive_);
   }
 
@@ -427,6 +438,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void begin_exchange(const Request& request) {
     begin_ = Clock::now();
     id_ = request.id;
+    origin_ = request.origin;
     line_ = {};
   }
 
@@ -468,6 +480,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool head_only_ = false;  // no body is wanted
   unsigned version_ = 11;
   std::string id_;
+  std::string origin_;
   Clock::time_point begin_;
   json::Object line_;
 };
