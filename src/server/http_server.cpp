@@ -64,6 +64,14 @@ std::optional<ssl::context> make_tls(const HttpOptions& options) {
   return tls;
 }
 
+// A piece of a chunked body, and the end of the body in the same write where it is the last.
+std::string chunks(const std::string& piece, bool last) {
+  std::string bytes;
+  if (!piece.empty()) bytes = fmt::format("{:x}\r\n{}\r\n", piece.size(), piece);
+  if (last) bytes += "0\r\n\r\n";
+  return bytes;
+}
+
 // What to answer where no request could be read; nothing where there is nobody to answer, or where
 // time ran out: then Beast has closed the connection.
 std::optional<ApiError> reading_failed(const error_code& error) {
@@ -223,7 +231,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
     Reply reply = server_.api.handle(request);
     if (reply.generation)
-      co_await write_generation(request, reply);
+      co_await write_generation(reply);
     else
       co_await write_whole(reply);
     end_exchange(request, reply);
@@ -307,7 +315,8 @@ class Session : public std::enable_shared_from_this<Session> {
     response.keep_alive(keep_alive_);
   }
 
-  asio::awaitable<void> write_whole(const Reply& reply) {
+  // False: the client has gone.
+  asio::awaitable<bool> write_whole(const Reply& reply) {
     if (server_.stopping) keep_alive_ = false;
     http::response<http::string_body> response(static_cast<http::status>(reply.status), version_);
     fill_head(response, reply);
@@ -319,9 +328,10 @@ class Session : public std::enable_shared_from_this<Session> {
     co_await http::async_write(stream_, response, finished);
     if (error) gone_ = true;
     stream_.tcp().expires_never();
+    co_return !error;
   }
 
-  asio::awaitable<void> write_generation(const Request& request, Reply& reply) {
+  asio::awaitable<void> write_generation(Reply& reply) {
     Generation& generation = *reply.generation;
     generation.set_wake([weak = weak_from_this(), executor = stream_.get_executor()] {
       asio::post(executor, [weak] {
@@ -334,14 +344,14 @@ class Session : public std::enable_shared_from_this<Session> {
     stream_.tcp().expires_never();
     answering_ = true;
     read_ahead();
-    if (generation.streamed())
-      co_await write_events(reply);
-    else
-      co_await write_at_end(reply);
+    const bool answered =
+        generation.streamed() ? co_await write_events(reply) : co_await write_at_end(reply);
     co_await end_reading_ahead();
     generation.set_wake(nullptr);
-    if (gone_) server_.api.metrics().abandoned.add(1);
-    log_usage(request, generation);
+    log_usage(generation, answered);
+    if (answered) co_return;
+    reply.status = 499;
+    server_.api.metrics().abandoned.add(1);
   }
 
   Clock::time_point deadline() const {
@@ -366,15 +376,18 @@ class Session : public std::enable_shared_from_this<Session> {
     }
   }
 
-  asio::awaitable<void> write_at_end(Reply& reply) {
+  // False: the client left before its answer. One that leaves once it has it is as good as any:
+  // many do as soon as they have read "[DONE]".
+  asio::awaitable<bool> write_at_end(Reply& reply) {
     Generation::Output output;
     while (!output.done && !gone_) output = co_await next_output(*reply.generation);
+    if (!output.done) co_return false;
     reply.body = std::move(output.body);
-    reply.status = gone_ ? 499 : reply.generation->status();
-    if (!gone_) co_await write_whole(reply);
+    reply.status = reply.generation->status();
+    co_return co_await write_whole(reply);
   }
 
-  asio::awaitable<void> write_events(Reply& reply) {
+  asio::awaitable<bool> write_events(Reply& reply) {
     if (server_.stopping) keep_alive_ = false;
     // HTTP/1.0 knows no chunks: there the end of the connection ends the events.
     const bool chunked = version_ >= 11;
@@ -391,23 +404,14 @@ class Session : public std::enable_shared_from_this<Session> {
     while (!error && !output.done && !gone_) {
       stream_.tcp().expires_never();
       output = co_await next_output(*reply.generation);
-      if (output.body.empty()) continue;
+      const std::string bytes = chunked ? chunks(output.body, output.done) : std::move(output.body);
+      if (bytes.empty()) continue;
       stream_.tcp().expires_after(server_.options.write_timeout);
-      const asio::const_buffer piece = asio::buffer(output.body);
-      if (chunked) {
-        const auto chunk = http::make_chunk(piece);
-        co_await asio::async_write(stream_, chunk, finished);
-      } else {
-        co_await asio::async_write(stream_, piece, finished);
-      }
-    }
-    if (!error && !gone_ && chunked) {
-      const auto last = http::make_chunk_last();
-      co_await asio::async_write(stream_, last, finished);
+      co_await asio::async_write(stream_, asio::buffer(bytes), finished);
     }
     if (error) gone_ = true;
-    if (gone_) reply.status = 499;
     stream_.tcp().expires_never();
+    co_return !error && output.done;
   }
 
   // While an answer is made, what the client sends is read: the end of the connection, which
@@ -442,11 +446,11 @@ class Session : public std::enable_shared_from_this<Session> {
     line_ = {};
   }
 
-  void log_usage(const Request&, const Generation& generation) {
+  void log_usage(const Generation& generation, bool answered) {
     line_.set("prompt_tokens", generation.usage().prompt_tokens);
     line_.set("cached_tokens", generation.usage().cached_tokens);
     line_.set("completion_tokens", generation.usage().completion_tokens);
-    line_.set("finish_reason", gone_ ? "abandoned" : generation.finish_reason());
+    line_.set("finish_reason", answered ? generation.finish_reason() : "abandoned");
     line_.set("stream", generation.streamed());
   }
 
