@@ -7,6 +7,7 @@
 #include "text/grammar/json_rules.h"
 #include "text/grammar/json_schema.h"
 #include "text/grammar/regular_expression.h"
+#include "text/grammar/token_trie.h"
 
 namespace qnext::grammar {
 namespace {
@@ -100,6 +101,11 @@ class AnswerBuilder {
                        target(first));
         first = byte;
       }
+      // Tags begin with "<" and nowhere else have it.
+      Grammar::Plain plain{similar_bytes};
+      const auto expected = static_cast<uint8_t>(tag[i]);
+      if (is_plain(expected)) plain.except = {expected};
+      builder_.set_plain(inside[i], std::move(plain));
     }
     return inside;
   }
@@ -123,7 +129,7 @@ class AnswerBuilder {
         return builder_.call(from, content_rules_.any_object(), to);
       case ContentForm::Kind::expression:
         return add_text(builder_, from, regular_expression(form.expression, true),
-                        {.form = TextForm::plain}, to);
+                        {.form = TextForm::plain, .delimited = true}, to);
       case ContentForm::Kind::choice:
         return add_text(builder_, from, TextAutomaton::one_of(form.choices),
                         {.form = TextForm::plain}, to);

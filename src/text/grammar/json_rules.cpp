@@ -125,7 +125,8 @@ void JsonRules::quoted(int32_t from, const TextAutomaton& texts, bool escapes, i
   const int32_t begin = builder_.state();
   const int32_t end = builder_.state();
   const TextStyle style{.form = escapes ? TextForm::json_escapes : TextForm::json,
-                        .without_tags = style_.without_tags};
+                        .without_tags = style_.without_tags,
+                        .delimited = true};
   builder_.literal(from, "\"", begin);
   add_text(builder_, begin, texts, style, end, counted);
   builder_.literal(end, "\"", to);
