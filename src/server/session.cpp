@@ -34,6 +34,15 @@ std::string request_id(beast::string_view given) {
   return std::string(given);
 }
 
+// Any bytes may come; errors and log lines repeat them and are UTF-8.
+std::string as_utf8(std::string_view bytes) {
+  std::string text;
+  utf8::StreamDecoder decoder;
+  decoder.push(bytes, text);
+  decoder.finish(text);
+  return text;
+}
+
 // What to answer where no request could be read; nothing where there is nobody to answer, or where
 // time ran out: then Beast has closed the connection.
 std::optional<ApiError> reading_failed(const error_code& error) {
@@ -203,11 +212,11 @@ void Session::read_head(const Parser& parser, Request& request) {
   const auto& head = parser.get();
   request.method = std::string(head.method_string());
   head_only_ = head.method() == http::verb::head;
-  // Any bytes may come; errors and log lines repeat them and are UTF-8.
   const std::string_view target(head.target().data(), head.target().size());
-  utf8::StreamDecoder decoder;
-  decoder.push(target.substr(0, target.find('?')), request.path);
-  decoder.finish(request.path);
+  request.path = as_utf8(target.substr(0, target.find('?')));
+  request.host = as_utf8(head[http::field::host]);
+  request.origin = as_utf8(head[http::field::origin]);
+  request.wanted_headers = as_utf8(head[http::field::access_control_request_headers]);
   request.authorization = std::string(head[http::field::authorization]);
   request.api_key = std::string(head["x-api-key"]);
   request.id = request_id(head["x-request-id"]);
@@ -261,7 +270,11 @@ asio::awaitable<bool> Session::write(const std::string& bytes) {
 }
 
 std::string Session::head_of(const Reply& reply, std::optional<uint64_t> content_length) const {
-  return head_text(reply, {version_, keep_alive_, id_, content_length});
+  return head_text(reply, {.version = version_,
+                           .keep_alive = keep_alive_,
+                           .request_id = id_,
+                           .headers = context_.api.sites().response_headers(origin_),
+                           .content_length = content_length});
 }
 
 asio::awaitable<bool> Session::write_whole(const Reply& reply) {
@@ -370,6 +383,7 @@ asio::awaitable<void> Session::end_reading_ahead() {
 void Session::begin_exchange(const Request& request) {
   begin_ = Clock::now();
   id_ = request.id;
+  origin_ = request.origin;
   line_ = {};
 }
 

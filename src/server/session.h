@@ -112,6 +112,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool head_only_ = false;  // no body is wanted
   unsigned version_ = 11;
   std::string id_;
+  std::string origin_;
   Clock::time_point begin_;
   json::Object line_;
 };

@@ -25,6 +25,7 @@ std::string head_text(const Reply& reply, const HeadOptions& options) {
   add("Content-Type", reply.content_type);
   add("X-Request-Id", options.request_id);
   for (const auto& [name, value] : reply.headers) add(name, value);
+  for (const auto& [name, value] : options.headers) add(name, value);
   if (options.version < 11 && options.keep_alive) add("Connection", "keep-alive");
   if (options.version >= 11 && !options.keep_alive) add("Connection", "close");
   // 204 has no body, and says nothing of one.

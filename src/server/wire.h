@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "server/api.h"
 
@@ -14,6 +16,7 @@ struct HeadOptions {
   unsigned version = 11;  // of HTTP, as the request had it: 10 or 11
   bool keep_alive = true;
   std::string_view request_id = {};
+  std::vector<std::pair<std::string, std::string>> headers = {};  // beside those of the reply
   std::optional<uint64_t> content_length =
       {};  // none: the body is chunked, or ends with the connection
 };

@@ -18,7 +18,7 @@ TEST(Wire, AHeadSaysHowItsBodyEnds) {
 // RFC 9112, 9.3: 1.1 stays unless it says otherwise, 1.0 ends unless it says otherwise.
 TEST(Wire, AHeadSaysWhetherTheConnectionStays) {
   const auto connection = [](unsigned version, bool keep_alive) {
-    const std::string head = head_text({}, {version, keep_alive, "id", 0});
+    const std::string head = head_text({}, {version, keep_alive, "id", {}, 0});
     const size_t at = head.find("Connection: ");
     return at == std::string::npos ? "" : head.substr(at + 12, head.find('\r', at) - at - 12);
   };
