@@ -297,7 +297,7 @@ TEST_F(Commands, BenchMeasuresEveryBatchAtEveryContext) {
        {"     1        20", "     3        20", "     1        30", "     3        30"})
     EXPECT_THAT(outcome.out, HasSubstr(std::string("\ndecode  ") + line));
   EXPECT_THAT(run({"bench", "--prompt", "8", "--generate", "1", "--repeat", "1", "--profile"}).out,
-              HasSubstr("no profile"));
+              HasSubstr("experts"));
   expect_error(run({"bench", "--batch", "1,0"}), "--batch", 2);
   expect_error(run({"bench", "--preset", "qwen3-next-80b-a3b"}), "--weights", 2);
   expect_error(run({"bench", "--speculate", "1", "--force-acceptance", "2"}), "--speculate 2");
