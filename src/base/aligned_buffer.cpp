@@ -11,7 +11,9 @@ namespace qnext {
 
 namespace {
 constexpr size_t huge_page = size_t{2} << 20;
-}
+// Linux 6.1; older headers do not have it, and older kernels refuse it.
+constexpr int collapse_advice = 25;
+}  // namespace
 
 AlignedBuffer::AlignedBuffer(size_t bytes, const char* what) : size_(bytes) {
   if (bytes == 0) return;
@@ -36,6 +38,11 @@ AlignedBuffer::AlignedBuffer(size_t bytes, const char* what) : size_(bytes) {
   const size_t after = reserved - before - kept;
   if (after) ::munmap(data_ + kept, after);
   ::madvise(data_, kept, MADV_HUGEPAGE);
+}
+
+void AlignedBuffer::collapse() {
+  for (size_t at = 0; at + huge_page <= size_; at += huge_page)
+    ::madvise(data_ + at, huge_page, collapse_advice);
 }
 
 AlignedBuffer::~AlignedBuffer() {

@@ -20,6 +20,10 @@ class AlignedBuffer {
   AlignedBuffer(const AlignedBuffer&) = delete;
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
 
+  // Tries once more for huge pages where the kernel had none at the first touch, with memory full
+  // of a file's pages, say. All pages should have been touched.
+  void collapse();
+
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }

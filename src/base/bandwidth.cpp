@@ -51,9 +51,9 @@ double ReadBandwidth::pass(ThreadPool& pool) {
 
 double measure_read_bandwidth(ThreadPool& pool, size_t bytes) {
   ReadBandwidth buffer(bytes);
-  double best = 0;
-  for (int pass = 0; pass < passes; ++pass) best = std::max(best, buffer.pass(pool));
-  return best;
+  double seconds_a_byte = 0;
+  for (int pass = 0; pass < passes; ++pass) seconds_a_byte += 1 / buffer.pass(pool);
+  return passes / seconds_a_byte;
 }
 
 }  // namespace qnext

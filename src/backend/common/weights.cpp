@@ -62,6 +62,7 @@ class WeightBinder {
         if (options_.progress) options_.progress(done, total);
       }
     });
+    weights_.arena_.collapse();
   }
 
  private:
