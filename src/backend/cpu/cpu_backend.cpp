@@ -63,7 +63,9 @@ class CpuBackend final : public Backend {
   std::vector<SequenceResult> step(const Batch& batch) override {
     check_batch(batch, config_, capabilities_,
                 {pages_.count(), slots_.count(), static_cast<int32_t>(workspace_.rows)});
-    return driver_.step(batch);
+    std::vector<SequenceResult> results = driver_.step(batch);
+    forward_.clock().stage({});
+    return results;
   }
 
   void copy_state(int32_t from, int32_t to) override {
@@ -107,6 +109,12 @@ class CpuBackend final : public Backend {
   }
 
   const Traffic& traffic() const override { return forward_.traffic(); }
+
+  bool start_profile() override {
+    forward_.clock().start();
+    return true;
+  }
+  std::vector<StageTime> take_profile() override { return forward_.clock().take(); }
 
   double measure_read_bandwidth() override {
     return qnext::measure_read_bandwidth(pool_, size_t{1} << 30);

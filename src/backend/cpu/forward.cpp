@@ -24,6 +24,7 @@ void Forward::attach(Workspace& workspace, KvPages& pages, StateSlots& slots) {
 // --- passes ----------------------------------------------------------------------------------
 
 void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) {
+  clock_.stage("embedding and angles");
   begin(static_cast<int64_t>(tokens.size()), sequences);
   embed(tokens, w_->x, config_.hidden_size);
   int64_t kv_index = 0, delta_index = 0;
@@ -34,6 +35,7 @@ void Forward::run_model(std::span<const int32_t> tokens, std::span<const RowSequ
     layer(weights_.layers[i], static_cast<int>(i), kv_index, delta_index);
     ++(config_.layers[i].mixer == Mixer::full_attention ? kv_index : delta_index);
   }
+  clock_.stage("norms");
   norm(w_->x, weights_.norm, w_->final_hidden);
   if (observer_)
     observer_->observe(Observed::residual, static_cast<int>(weights_.layers.size()), rows_,
@@ -69,6 +71,7 @@ void Forward::fill_mtp_cache(std::span<const int32_t> next_tokens,
 void Forward::combine_mtp_input(std::span<const int32_t> next_tokens, Hidden source,
                                 std::span<const int64_t> hidden_rows,
                                 std::span<const RowSequence> sequences) {
+  clock_.stage("mtp fc");
   const MtpWeights& mtp = *weights_.mtp;
   const int64_t width = config_.hidden_size;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -94,6 +97,7 @@ void Forward::copy_hidden(int64_t first, int64_t rows, float* out) {
 }
 
 const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
+  clock_.stage("lm_head");
   const int64_t width = config_.hidden_size;
   const auto count = static_cast<int64_t>(rows.size());
   for (int64_t i = 0; i < count; ++i)
@@ -103,6 +107,7 @@ const float* Forward::lm_head(Hidden source, std::span<const int64_t> rows) {
     x = ops::quantize_activations(pool_, x, w_->quantized);
   ops::matmul(pool_, x, weights_.lm_head, w_->logits, config_.vocabulary_size);
   traffic_.weights += ops::weight_bytes(weights_.lm_head);
+  clock_.stage("draws");
   return w_->logits;
 }
 
@@ -174,11 +179,13 @@ void Forward::show(int index, std::initializer_list<std::string_view> matrices, 
 
 // x += mixer(norm(x)); x += mlp(norm(x))
 void Forward::layer(const LayerWeights& weights, int index, int64_t kv_index, int64_t delta_index) {
+  clock_.stage("norms");
   norm(w_->x, weights.input_norm, w_->normed);
   if (const auto* attention = std::get_if<AttentionWeights>(&weights.mixer))
     gated_attention(*attention, index, kv_index);
   else
     gated_delta_net(std::get<GatedDeltaWeights>(weights.mixer), index, delta_index);
+  clock_.stage("norms");
   norm(w_->x, weights.post_attention_norm, w_->normed);
   mlp(weights.mlp, index);
 }
@@ -193,8 +200,10 @@ void Forward::gated_attention(const AttentionWeights& weights, int index, int64_
 
   show(index, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, w_->normed,
        config_.hidden_size);
+  clock_.stage("attention q, k, v");
   project(w_->normed, config_.hidden_size, {&weights.q, &weights.k, &weights.v},
           {w_->projected, w_->keys, w_->values});
+  clock_.stage("attention");
   prepare_heads(w_->projected, config_.attention_heads, 2 * d, weights.q_norm);
   write_cache(weights, cache);
 
@@ -207,6 +216,7 @@ void Forward::gated_attention(const AttentionWeights& weights, int index, int64_
   ops::attention(pool_, shape, cache, inputs, attention_sequences_, w_->mixed, heads_width,
                  attention_workspace_.data());
   show(index, {"self_attn.o_proj"}, w_->mixed, heads_width);
+  clock_.stage("attention out");
   project(w_->mixed, heads_width, {&weights.o}, {w_->x}, true);
 
   const size_t position_bytes = dtype_bytes(cache.dtype, static_cast<size_t>(2 * kv_width));
@@ -243,7 +253,9 @@ void Forward::gated_delta_net(const GatedDeltaWeights& weights, int index, int64
   const int64_t channels = config_.linear_conv_channels(), value_width = value_heads * dv;
   show(index, {"linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"}, w_->normed,
        config_.hidden_size);
+  clock_.stage("delta q, k, v, z");
   project(w_->normed, config_.hidden_size, {&weights.qkvz, &weights.ba}, {w_->projected, w_->ba});
+  clock_.stage("delta convolution");
   ungroup_projections();
 
   std::vector<ops::ConvSequence> conv_sequences;
@@ -267,6 +279,7 @@ void Forward::gated_delta_net(const GatedDeltaWeights& weights, int index, int64
   ops::causal_conv(pool_, w_->conv_in, channels, weights.conv.data(), channels,
                    config_.linear_conv_width, conv_sequences, w_->conv_out, channels);
 
+  clock_.stage("delta rule");
   const ops::GatedDeltaShape shape{config_.linear_key_heads, value_heads,
                                    config_.linear_key_head_dim, dv};
   ops::gated_delta(pool_, shape,
@@ -279,6 +292,7 @@ void Forward::gated_delta_net(const GatedDeltaWeights& weights, int index, int64
                               static_cast<float>(config_.rms_norm_eps), dv, w_->mixed + i * dv);
   });
   show(index, {"linear_attn.out_proj"}, w_->mixed, value_width);
+  clock_.stage("delta out");
   project(w_->mixed, value_width, {&weights.out}, {w_->x}, true);
 
   const size_t state_bytes = static_cast<size_t>(state_shape(config_).delta_floats) * sizeof(float);
@@ -341,6 +355,7 @@ void Forward::mlp(const MlpWeights& weights, int index) {
   const int64_t width = config_.hidden_size;
   const int64_t slots =
       weights.router ? config_.experts_per_token + (weights.shared_gate ? 1 : 0) : 1;
+  clock_.stage("router");
   if (weights.router)
     choose_experts(weights, index, slots);
   else {
@@ -351,6 +366,7 @@ void Forward::mlp(const MlpWeights& weights, int index) {
   ops::Activations x{w_->normed, rows_, width, width, nullptr};
   if (input_observer_)
     show_expert_inputs(*input_observer_, pool_, index, weights, x, w_->expert_ids, slots);
+  clock_.stage("experts");
   const auto reads_blocks = [](const ops::GatedExpert& expert) {
     return is_block_quantized(expert.gate.dtype) || is_block_quantized(expert.up.dtype);
   };

@@ -11,6 +11,7 @@
 #include "backend/common/passes.h"
 #include "backend/common/weights.h"
 #include "backend/cpu/caches.h"
+#include "backend/cpu/stage_clock.h"
 #include "backend/cpu/workspace.h"
 #include "backend/step.h"
 #include "base/thread_pool.h"
@@ -41,6 +42,7 @@ class Forward final : public Passes {
   const float* mtp_hidden(int64_t) override { return w_->mtp_hidden; }
 
   const Traffic& traffic() const { return traffic_; }
+  StageClock& clock() { return clock_; }
 
  private:
   const float* hidden_row(Hidden source, int64_t row) const {
@@ -73,6 +75,7 @@ class Forward final : public Passes {
   Observer* observer_ = nullptr;
   InputObserver* input_observer_ = nullptr;
   Traffic traffic_;
+  StageClock clock_;
 
   Workspace* w_ = nullptr;
   KvPages* pages_ = nullptr;

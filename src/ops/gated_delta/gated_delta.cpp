@@ -40,6 +40,15 @@ float* thread_slab(int64_t key_dim) {
   return memory.data() + (line - address / sizeof(float) % line) % line;
 }
 
+// A block of columns walks down the state in steps of a row, which no prefetcher follows at the
+// memory's speed. So a head's lines are read in order first; the blocks then find them in the
+// second-level cache.
+void read_in_order(const float* values, int64_t count) {
+  constexpr int64_t line = 64 / sizeof(float);
+  for (int64_t i = 0; i < count; i += line)
+    static_cast<void>(*static_cast<const volatile float*>(values + i));
+}
+
 }  // namespace
 
 void gated_delta(ThreadPool& pool, const GatedDeltaShape& shape, const GatedDeltaInputs& inputs,
@@ -67,6 +76,10 @@ void gated_delta(ThreadPool& pool, const GatedDeltaShape& shape, const GatedDelt
           const DeltaSequence& sequence = sequences[static_cast<size_t>(item / per_sequence)];
           const int64_t head = item % per_sequence / blocks;
           const int64_t column = item % blocks * delta_block;
+          if (column == 0 && sequence.state_in) {
+            const int64_t head_size = shape.key_dim * shape.value_dim;
+            read_in_order(sequence.state_in + head * head_size, head_size);
+          }
           const float* qkv = inputs.qkv + sequence.first_row * inputs.qkv_stride;
           DeltaBlock block;
           block.q = qkv + head / group * shape.key_dim;

@@ -13,6 +13,8 @@ struct Block {
   static constexpr int run = 32;
   static constexpr int offset = quant_offset;
   static constexpr bool has_minimums = block_format.halves == 2;
+  static constexpr bool in_order = true;
+  static constexpr int64_t together = 1;
 
   Block(const uint8_t* halves, const uint8_t* block_dwords) : dwords(block_dwords) {
     d = load_half(halves, 0);

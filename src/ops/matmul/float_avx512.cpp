@@ -1,7 +1,9 @@
 // Products with f32, f16, bf16 and f8_e4m3 weights where the file put them, AVX-512. 16 columns a
 // step, one accumulator for each (row, output), columns ascending, a masked tail, then one fixed
 // horizontal sum: the order never depends on what else is in the block. 6 rows x 4 outputs make 24
-// chains for the two FMA pipes, and convert a weight once for six rows.
+// chains for the two FMA pipes, and convert a weight once for six rows. One row is as fast as
+// memory is, which is fastest where it is read in order: output after output, and nothing asked for
+// ahead.
 #include <immintrin.h>
 
 #include "ops/matmul/kernels.h"
@@ -75,7 +77,7 @@ struct F8 {
 template <typename Type, int rows, int outputs>
 inline void add_columns(const uint8_t* w, int64_t row_bytes, const float* const* x, int64_t begin,
                         int64_t end, __m512 (&sums)[rows][outputs]) {
-  const int64_t ahead =
+  [[maybe_unused]] const int64_t ahead =
       outputs * row_bytes <= longest_prefetch ? outputs * row_bytes : stream_prefetch;
   int64_t k = begin;
   for (; k + lanes <= end; k += lanes) {
@@ -85,7 +87,8 @@ inline void add_columns(const uint8_t* w, int64_t row_bytes, const float* const*
 #pragma GCC unroll 4
     for (int n = 0; n < outputs; ++n) {
       const uint8_t* p = w + n * row_bytes + k * Type::bytes;
-      _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
+      if constexpr (outputs > 1)
+        _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
       const __m512 weights = Type::load(p);
 #pragma GCC unroll 6
       for (int m = 0; m < rows; ++m) sums[m][n] = _mm512_fmadd_ps(weights, inputs[m], sums[m][n]);
@@ -106,14 +109,15 @@ inline void add_columns(const uint8_t* w, int64_t row_bytes, const float* const*
 template <int rows, int outputs>
 inline void add_f8_columns(const uint8_t* w, int64_t row_bytes, const float* const* x,
                            int64_t begin, int64_t end, __m512 (&sums)[rows][outputs]) {
-  const int64_t ahead =
+  [[maybe_unused]] const int64_t ahead =
       outputs * row_bytes <= longest_prefetch ? outputs * row_bytes : stream_prefetch;
   int64_t k = begin;
   for (; k + 2 * lanes <= end; k += 2 * lanes) {
 #pragma GCC unroll 4
     for (int n = 0; n < outputs; ++n) {
       const uint8_t* p = w + n * row_bytes + k;
-      _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
+      if constexpr (outputs > 1)
+        _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
       const F8::Pair weights = F8::widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #pragma GCC unroll 6
       for (int m = 0; m < rows; ++m) {
@@ -189,7 +193,7 @@ template <typename Type>
 void multiply(const MatmulTile& tile) {
   static constexpr BlockFunction wide[most_rows + 1] = {
       nullptr,
-      multiply_block<Type, 1, most_outputs>,
+      nullptr,
       multiply_block<Type, 2, most_outputs>,
       multiply_block<Type, 3, most_outputs>,
       multiply_block<Type, 4, most_outputs>,
@@ -210,7 +214,8 @@ void multiply(const MatmulTile& tile) {
     const int64_t row = tile.rows * part / parts;
     const int64_t rows = tile.rows * (part + 1) / parts - row;
     int64_t n = tile.begin;
-    for (; n + most_outputs <= tile.end; n += most_outputs) wide[rows](tile, n, row);
+    for (; tile.rows > 1 && n + most_outputs <= tile.end; n += most_outputs)
+      wide[rows](tile, n, row);
     for (; n < tile.end; ++n) single[rows](tile, n, row);
   }
 }

@@ -14,10 +14,6 @@ QuantizeKernel quantize_kernel();
 // Row `row` of x as a weight of that type reads it: float or int8.
 const void* activation_row(const Activations& x, DType weight, int64_t row);
 
-// Asks for the first lines of outputs [begin, ..) of a matrix, before a kernel comes to stream
-// them: a stream's start is the part that no hardware prefetcher foresees.
-void prefetch_outputs(const WeightMatrix& weight, int64_t begin);
-
 // Rows [first, first + count) of x.
 Activations rows_of(const Activations& x, int64_t first, int64_t count);
 

@@ -76,18 +76,6 @@ const void* activation_row(const Activations& x, DType weight, int64_t row) {
   return static_cast<const std::byte*>(x.quantized) + row * layout::activation_row_bytes(x.columns);
 }
 
-void prefetch_outputs(const WeightMatrix& weight, int64_t begin) {
-  // As far ahead as the kernels themselves ask for.
-  constexpr size_t bytes = 4096;
-  if (begin >= weight.rows) return;
-  const auto* start =
-      static_cast<const std::byte*>(weight.data) +
-      (is_block_quantized(weight.dtype)
-           ? packed_bytes(weight.dtype, begin, weight.columns)
-           : dtype_bytes(weight.dtype, static_cast<size_t>(begin * weight.columns)));
-  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(start + at);
-}
-
 Activations rows_of(const Activations& x, int64_t first, int64_t count) {
   Activations rows = x;
   rows.rows = count;

@@ -20,13 +20,14 @@ inline void load_nibbles(const uint8_t* dwords, __m512i (&quants)[8]) {
   }
 }
 
-// 32 columns in 8 dwords, of which they have the nibbles from bit `shift` on, 0 or 4.
-inline void load_nibbles(const uint8_t* dwords, int64_t shift, __m512i (&quants)[8]) {
+// 32 columns in 8 dwords, of which they have the low nibbles or the high ones.
+inline void load_nibbles(const uint8_t* dwords, bool high, __m512i (&quants)[8]) {
   const __m512i low = _mm512_set1_epi8(15);
-  const __m128i count = _mm_cvtsi64_si128(shift);
 #pragma GCC unroll 8
-  for (int j = 0; j < 8; ++j)
-    quants[j] = _mm512_and_si512(_mm512_srl_epi16(load(dwords, j), count), low);
+  for (int j = 0; j < 8; ++j) {
+    const __m512i pair = load(dwords, j);
+    quants[j] = _mm512_and_si512(high ? _mm512_srli_epi16(pair, 4) : pair, low);
+  }
 }
 
 // The levels of iq4_nl and iq4_xs (tensor/blocks.h) plus 128.

@@ -60,7 +60,7 @@ void place_block(const layout::Format& format, const std::byte* block, int64_t b
     uint32_t dword;
     std::memcpy(&dword, block + dwords_of(format) + 4 * i, 4);
     dword ^= format.flip;
-    std::memcpy(dwords + i * layout::dword_bytes, &dword, 4);
+    std::memcpy(dwords + layout::dword_place(format, i) * layout::dword_bytes, &dword, 4);
   }
 }
 
@@ -72,7 +72,7 @@ void gather_block(const layout::Format& format, const uint8_t* panel, int64_t b,
   const uint8_t* dwords = panel + layout::dwords_at(format, b) + 4 * lane;
   for (int64_t i = 0; i < format.dwords; ++i) {
     uint32_t dword;
-    std::memcpy(&dword, dwords + i * layout::dword_bytes, 4);
+    std::memcpy(&dword, dwords + layout::dword_place(format, i) * layout::dword_bytes, 4);
     dword ^= format.flip;
     std::memcpy(block + dwords_of(format) + 4 * i, &dword, 4);
   }

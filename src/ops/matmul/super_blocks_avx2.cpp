@@ -111,13 +111,16 @@ struct Q6_K : SuperBlock<layout::q6_k, 16, 63, 32> {
     for (int h = 0; h < 2; ++h)
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i)
-        scales_of_signed_bytes(load(dwords, 48 + i, h), load_half(halves, 0, h), scales + 4 * i, h);
+        scales_of_signed_bytes(load(dwords, i, h), load_half(halves, 0, h), scales + 4 * i, h);
   }
   __m256i quants(int64_t step, int j, int h) const {
-    const int64_t half = step / 4, quarter = step % 4;
-    const __m256i low = nibbles(dwords + layout::dword_bytes * (16 * half + quarter % 2 * 8), j, h,
-                                quarter / 2 * 4);
-    const __m256i high = bits_at(load(dwords, 32 + 8 * half + j, h), 2 * quarter, 0x03030303);
+    constexpr int64_t each = layout::q6_k_high + layout::q6_k_low;
+    const int64_t quarter = step % 4;
+    const uint8_t* of_half = dwords + layout::dword_bytes * (layout::q6_k_scales + step / 4 * each);
+    const __m256i low =
+        nibbles(of_half + layout::dword_bytes * (layout::q6_k_high + quarter % 2 * 8), j, h,
+                quarter / 2 * 4);
+    const __m256i high = bits_at(load(of_half, j, h), 2 * quarter, 0x03030303);
     return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
   }
 };
@@ -129,15 +132,16 @@ struct Q3_K : SuperBlock<layout::q3_k, 16, 7, 4> {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         const __m256i six =
-            _mm256_or_si256(bits(load(dwords, 24 + i % 2, h), i / 2 * 4, 0x0F0F0F0F),
-                            _mm256_slli_epi32(bits(load(dwords, 26, h), 2 * i, 0x03030303), 4));
+            _mm256_or_si256(bits(load(dwords, i % 2, h), i / 2 * 4, 0x0F0F0F0F),
+                            _mm256_slli_epi32(bits(load(dwords, 2, h), 2 * i, 0x03030303), 4));
         scales_of_signed_bytes(_mm256_sub_epi8(six, _mm256_set1_epi8(32)), load_half(halves, 0, h),
                                scales + 4 * i, h);
       }
   }
   __m256i quants(int64_t step, int j, int h) const {
-    return _mm256_or_si256(pairs(dwords + layout::dword_bytes * 8, step, j, h),
-                           high_bits(dwords, step, j, h, 4));
+    const uint8_t* high = dwords + layout::dword_bytes * layout::q3_k_scales;
+    return _mm256_or_si256(pairs(high + layout::dword_bytes * 8, step, j, h),
+                           high_bits(high, step, j, h, 4));
   }
 };
 

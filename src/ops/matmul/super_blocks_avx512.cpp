@@ -12,6 +12,11 @@ inline __m512i bits(__m512i dwords, int from, int mask) {
                           _mm512_set1_epi32(mask));
 }
 
+// a | (b & mask)
+inline __m512i or_masked(__m512i a, __m512i b, __m512i mask) {
+  return _mm512_ternarylogic_epi32(a, b, mask, 0xF8);
+}
+
 // d times each of the 4 integers in a lane.
 inline void scales_of_bytes(__m512i bytes, __m512 d, __m512* out) {
 #pragma GCC unroll 4
@@ -56,6 +61,7 @@ struct SuperBlock {
   static constexpr int run = columns_of_run;
   static constexpr int offset = quant_offset;
   static constexpr bool has_minimums = false;
+  static constexpr bool in_order = false;
 
   explicit SuperBlock(const uint8_t* block_dwords) : dwords(block_dwords) {}
   __m512 scale(int64_t run_index) const { return scales[run_index]; }
@@ -91,59 +97,68 @@ struct SixBitScales : SuperBlockWithMinimums<block_format, 32> {
 
 struct Q4_K : SixBitScales<layout::q4_k> {
   using SixBitScales::SixBitScales;
+  static constexpr bool in_order = true;
+  static constexpr int64_t together = 2;
   void unpack(int64_t step, __m512i (&quants)[8]) const {
-    load_nibbles(dwords + layout::dword_bytes * (3 + step / 2 * 8), step % 2 * 4, quants);
+    load_nibbles(dwords + layout::dword_bytes * (3 + step / 2 * 8), step % 2, quants);
   }
 };
 
 struct Q5_K : SixBitScales<layout::q5_k> {
   using SixBitScales::SixBitScales;
+  static constexpr bool in_order = true;
+  static constexpr int64_t together = 2;
   void unpack(int64_t step, __m512i (&quants)[8]) const {
-    load_nibbles(dwords + layout::dword_bytes * (11 + step / 2 * 8), step % 2 * 4, quants);
+    load_nibbles(dwords + layout::dword_bytes * (11 + step / 2 * 8), step % 2, quants);
     add_bit(dwords + layout::dword_bytes * 3, step, 16, quants);
   }
 };
 
 struct Q6_K : SuperBlock<layout::q6_k, 16, 32> {
+  static constexpr int64_t together = 1;
   Q6_K(const uint8_t* halves, const uint8_t* block_dwords) : SuperBlock(block_dwords) {
     const __m512 d = load_half(halves, 0);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) scales_of_signed_bytes(load(dwords, 48 + i), d, scales + 4 * i);
+    for (int i = 0; i < 4; ++i) scales_of_signed_bytes(load(dwords, i), d, scales + 4 * i);
   }
   void unpack(int64_t step, __m512i (&quants)[8]) const {
-    const int64_t half = step / 4, quarter = step % 4;
-    load_nibbles(dwords + layout::dword_bytes * (16 * half + quarter % 2 * 8), quarter / 2 * 4,
+    constexpr int64_t each = layout::q6_k_high + layout::q6_k_low;
+    const int64_t quarter = step % 4;
+    const uint8_t* high = dwords + layout::dword_bytes * (layout::q6_k_scales + step / 4 * each);
+    load_nibbles(high + layout::dword_bytes * (layout::q6_k_high + quarter % 2 * 8), quarter / 2,
                  quants);
-    const uint8_t* high = dwords + layout::dword_bytes * (32 + 8 * half);
     // Bits 2 quarter and the next of each byte go to bits 4 and 5.
     const __m512i turn = _mm512_set1_epi32(static_cast<int>(2 * quarter - 4));
     const __m512i mask = _mm512_set1_epi8(0x30);
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j)
-      quants[j] = _mm512_or_si512(quants[j],
-                                  _mm512_and_si512(_mm512_rorv_epi32(load(high, j), turn), mask));
+      quants[j] = or_masked(quants[j], _mm512_rorv_epi32(load(high, j), turn), mask);
   }
 };
 
 struct Q3_K : SuperBlock<layout::q3_k, 16, 4> {
+  static constexpr int64_t together = 4;
   Q3_K(const uint8_t* halves, const uint8_t* block_dwords) : SuperBlock(block_dwords) {
     const __m512 d = load_half(halves, 0);
-    const __m512i high = load(dwords, 26);
+    const __m512i high = load(dwords, 2);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const __m512i low = load(dwords, 24 + i % 2);
+      const __m512i low = load(dwords, i % 2);
       const __m512i six = _mm512_or_si512(bits(low, i / 2 * 4, 0x0F0F0F0F),
                                           _mm512_slli_epi32(bits(high, 2 * i, 0x03030303), 4));
       scales_of_signed_bytes(_mm512_sub_epi8(six, _mm512_set1_epi8(32)), d, scales + 4 * i);
     }
   }
   void unpack(int64_t step, __m512i (&quants)[8]) const {
-    load_pairs(dwords + layout::dword_bytes * 8, step, quants);
-    add_bit(dwords, step, 4, quants);
+    const uint8_t* high = dwords + layout::dword_bytes * layout::q3_k_scales;
+    load_pairs(high + layout::dword_bytes * 8, step, quants);
+    add_bit(high, step, 4, quants);
   }
 };
 
 struct Q2_K : SuperBlockWithMinimums<layout::q2_k, 16> {
+  static constexpr bool in_order = true;
+  static constexpr int64_t together = 4;
   Q2_K(const uint8_t* halves, const uint8_t* block_dwords) : SuperBlockWithMinimums(block_dwords) {
     const __m512 d = load_half(halves, 0), least = negative(load_half(halves, 1));
 #pragma GCC unroll 4
@@ -158,6 +173,8 @@ struct Q2_K : SuperBlockWithMinimums<layout::q2_k, 16> {
 };
 
 struct IQ4_XS : SuperBlock<layout::iq4_xs, 32, 128> {
+  static constexpr bool in_order = true;
+  static constexpr int64_t together = 1;
   IQ4_XS(const uint8_t* halves, const uint8_t* block_dwords) : SuperBlock(block_dwords) {
     const __m512 d = load_half(halves, 0);
     const __m512i high = _mm512_cvtepu16_epi32(
