@@ -19,6 +19,10 @@ if(QNEXT_SANITIZE)
 endif()
 if(QNEXT_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
+elseif(QNEXT_SANITIZE MATCHES undefined)
+  # A quarter of the time that such a build takes: AddressSanitizer stops at null as well, and vptr
+  # has each file compile every virtual function that it sees. The fuzz targets keep both.
+  add_compile_options(-fno-sanitize=null,vptr)
 endif()
 
 find_program(QNEXT_CCACHE ccache)

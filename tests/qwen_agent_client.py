@@ -61,10 +61,48 @@ def check_agent(url):
     assert answer[-1]["role"] == "assistant" and answer[-1]["content"]
 
 
+# An agent whose model must call a tool, until the tool lets it answer: the calls are by the tool's
+# schema, their results go back, and the last turn is text.
+def check_tool_loop(url):
+    cities = ["Verona", "Mantua"]
+    heard = []
+
+    @register_tool("forecast", allow_overwrite=True)
+    class Forecast(BaseTool):
+        description = "Tells what the weather will be."
+        parameters = {"type": "object", "properties": {
+            "city": {"type": "string", "enum": cities},
+            "days": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["city", "days"]}
+
+        # The package's own judge of schemas does not know the word.
+        @property
+        def function(self):
+            return {**super().function,
+                    "parameters": {**self.parameters, "additionalProperties": False}}
+
+        def call(self, params, **kwargs):
+            heard.append(self._verify_json_format_args(params))
+            if len(heard) == 3:
+                agent.llm.generate_cfg["tool_choice"] = "none"
+            return "fair"
+
+    choice = {"type": "function", "function": {"name": "forecast"}}
+    agent = Assistant(llm=model(url, use_raw_api=True, tool_choice=choice, max_tokens=200),
+                      function_list=[Forecast()], system_message="A play.")
+    for answer in agent.run([{"role": "user", "content": "ROMEO:"}]):
+        pass
+    assert len(heard) == 3
+    for call in heard:
+        assert set(call) == {"city", "days"} and call["city"] in cities and 1 <= call["days"] <= 9
+    roles = [message["role"] for message in answer]
+    assert roles == ["assistant", "function"] * 3 + ["assistant"], roles
+    assert answer[-1]["content"] and not answer[-1].get("function_call")
+
+
 def check_errors(url):
     raises(ModelServiceError, lambda: model(url, temperature=7).chat(GREETING, stream=False))
     raises(ModelServiceError, lambda: list(model(url, temperature=7).chat(GREETING, stream=True)))
 
 
 with serving(sys.argv[1]) as url:
-    run([check_chat, check_functions, check_agent, check_errors], url)
+    run([check_chat, check_functions, check_agent, check_tool_loop, check_errors], url)

@@ -44,6 +44,36 @@ TEST_F(Commands, SlipsOnTheCommandLineGetASuggestion) {
   expect_error(run({"generate", "x", "--threads", "0"}), "--threads", 2);
 }
 
+TEST_F(Commands, GenerateHoldsToAForm) {
+  const std::string schema = R"({"type": "object", "properties": {"who": {"enum": ["Romeo",
+      "Juliet"]}, "age": {"type": "integer", "minimum": 10, "maximum": 19}}, "required": ["who",
+      "age"], "additionalProperties": false})";
+  write_file(path("schema.json"), schema);
+  for (const std::string& given : {schema, path("schema.json")}) {
+    const Outcome outcome = run({"generate", "ROMEO:", "--json-schema", given, "--temperature",
+                                 "1.5", "--seed", "3", "--max-tokens", "200"});
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    const json::Value answer = json::parse(outcome.out, "answer");
+    EXPECT_EQ(answer.as_object().size(), 2u);
+    EXPECT_THAT(answer.find("who")->as_string(), ::testing::AnyOf("Romeo", "Juliet"));
+    EXPECT_EQ(answer.find("age")->as_integer() / 10, 1);
+  }
+  const Outcome matched = run({"generate", "ROMEO:", "--regex", "[A-Z]{3}-(one|two)", "--speculate",
+                               "2", "--max-tokens", "50"});
+  EXPECT_EQ(matched.status, 0) << matched.err;
+  EXPECT_THAT(matched.out, MatchesRegex("[A-Z][A-Z][A-Z]-(one|two)"));
+  const auto refused = [&](const std::string& option, const std::string& value,
+                           const std::string& error) {
+    expect_error(run({"generate", "ROMEO:", option, value}), error);
+  };
+  refused("--json-schema", R"({"not": {}})", "--json-schema#: not cannot be enforced");
+  refused("--json-schema", "{", "--json-schema");
+  refused("--json-schema", path("absent"), "absent");
+  refused("--regex", "(", "--regex");
+  expect_error(run({"generate", "ROMEO:", "--regex", "a", "--ignore-eos"}), "--ignore-eos");
+  expect_error(run({"generate", "ROMEO:", "--regex", "a", "--json-schema", "{}"}), "--regex", 2);
+}
+
 TEST_F(Commands, GenerateContinuesAsTheReferenceDoes) {
   const json::Value expected = json::parse_file(bundled + "/expected.json");
   const json::Value& first = expected.as_array().front();

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "app/answer_constraint.h"
 #include "app/answer_stream.h"
 #include "app/command.h"
 #include "app/model_files.h"
@@ -22,6 +23,7 @@ struct GenerateOptions {
   MachineOptions machine;
   SamplingOptions sampling;
   AnswerOptions answer;
+  ConstraintOptions constraint;
   std::optional<int32_t> logprobs;
   bool echo = false;
   bool json = false;
@@ -30,6 +32,8 @@ struct GenerateOptions {
 constexpr const char* examples =
     "  qnext generate \"ROMEO:\" --echo --max-tokens 100\n"
     "  qnext generate \"ROMEO:\" --temperature 0 --speculate 2\n"
+    "  qnext generate \"Name a play:\" --regex '(Hamlet|Othello|Macbeth)'\n"
+    "  qnext generate \"A person: \" --json-schema schema.json\n"
     "  qnext generate - --stop $'\\n\\n' < prompt.txt > answer.txt\n"
     "The answer goes to standard output exactly as it is (a terminal gets a line end after it),\n"
     "statistics and the seed to standard error.";
@@ -107,10 +111,15 @@ int generate(GenerateOptions& options) {
 
   const auto backend = load_backend(files, options.machine, options.answer.speculate > 0);
   engine::Engine engine(*backend, &tokenizer, options.answer.engine_options(files.stop_tokens()));
+  const AnswerConstraint form(options.constraint, tokenizer, backend->config().vocabulary_size,
+                              *engine.options().stop_tokens);
   AnswerStream answer([&](std::string_view piece) {
     if (!options.json) write_output(piece);
   });
   auto request = options.answer.request(std::move(prompt), sampling);
+  request.constraint = form.constraint();
+  if (request.constraint && request.ignore_eos)
+    fail("--ignore-eos would go on behind the end of an answer that has a form");
   if (options.echo && !options.json) write_output(options.prompt);
   answer.run(engine, std::move(request));
 
@@ -144,6 +153,7 @@ void register_generate(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::Range(0, 100).description(""));
   add_answer_options(command, options->answer);
+  add_constraint_options(command, options->constraint);
   add_sampling_options(command, options->sampling);
   add_machine_options(command, options->machine);
   on_run(command, [options] { return generate(*options); });

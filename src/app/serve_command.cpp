@@ -34,6 +34,8 @@ struct ServeOptions {
   std::string api_key_file;
   std::string log;
   server::HttpOptions http;
+  std::vector<std::string> hosts;
+  std::vector<std::string> origins;
   int64_t body_mebibytes = 32;
   int64_t request_seconds = 60;
   int64_t idle_seconds = 75;
@@ -121,6 +123,7 @@ int serve(const ServeOptions& options) {
   raise_file_limit();
   const ModelFiles files(options.model);
   const std::string api_key = read_api_key(options.api_key, options.api_key_file);
+  const server::AllowedSites sites({options.http.host, options.hosts, options.origins});
   const Tokenizer tokenizer = load_tokenizer(files);
   const ModelChatTemplate chat_template = choose_template(options, files);
   std::unique_ptr<server::AccessLog> log;
@@ -142,7 +145,7 @@ int serve(const ServeOptions& options) {
                                   .grammars = &grammars};
   server::Metrics metrics;
   server::EngineThread thread(engine, options.queue, metrics);
-  server::Api api(model, thread, metrics, api_key);
+  server::Api api(model, thread, metrics, api_key, sites);
   server::HttpServer http(api, log.get(), http_options(options));
   write_output(fmt::format("{} at {}://{}:{}\n", model.id,
                            options.http.tls_certificate.empty() ? "http" : "https",
@@ -165,6 +168,12 @@ void add_listening(CLI::App& command, ServeOptions& options) {
   CLI::Option* key = add("--api-key", options.api_key, "clients must send this key [none]", "KEY");
   add("--api-key-file", options.api_key_file, "the same, from a file's first line", "FILE")
       ->excludes(key);
+  add("--allow-host", options.hosts,
+      "without a key: another name to be called by (repeatable) [--host, localhost]", "NAME")
+      ->allow_extra_args(false);
+  add("--allow-origin", options.origins,
+      "let pages of this site use the API from a browser (repeatable; *: any) [none]", "ORIGIN")
+      ->allow_extra_args(false);
   CLI::Option* certificate = add("--tls-cert", options.http.tls_certificate,
                                  "HTTPS: PEM file of the certificate and its chain", "FILE");
   CLI::Option* secret =

@@ -100,6 +100,25 @@ TEST_F(Serving, OptionsMayComeFromAFile) {
             413);
 }
 
+TEST_F(Serving, NamesAndSitesMayBeAllowed) {
+  write_file(path("config"),
+             "allow-host = [\"box\", \"box.example\"]\nallow-origin = \"https://a.example\"\n");
+  serve({"--config", path("config"), "--allow-origin", "https://b.example", "--allow-origin",
+         "https://c.example"});
+  const auto status = [&](const std::string& headers) {
+    Client client(port_);
+    client.send("GET /v1/models HTTP/1.1\r\n" + headers + "Connection: close\r\n\r\n");
+    return client.read_response().status;
+  };
+  EXPECT_EQ(status("Host: box\r\n"), 200);
+  EXPECT_EQ(status("Host: box.example:80\r\n"), 200);
+  EXPECT_EQ(status("Host: other.example\r\n"), 421);
+  EXPECT_EQ(status("Host: box\r\nOrigin: https://a.example\r\n"), 403);
+  EXPECT_EQ(status("Host: box\r\nOrigin: https://b.example\r\n"), 200);
+  EXPECT_EQ(status("Host: box\r\nOrigin: https://c.example\r\n"), 200);
+  expect_error(run({"serve", "--port", "0", "--allow-origin", "a.example"}), "is no origin");
+}
+
 TEST_F(Serving, TheExampleOfAFileIsOne) {
   serve({"--config", QNEXT_SOURCE_DIR "/packaging/serve.toml"});
   EXPECT_EQ(Client(port_).get("/health").status, 200);

@@ -250,7 +250,11 @@ bool Engine::step() {
   const Busy busy(busy_);
   speculation_.choose(scheduler_.running_sequences());
   const std::vector<PlannedStep> plan = scheduler_.plan();
-  if (plan.empty()) return false;
+  if (plan.empty()) {
+    if (scheduler_.waiting() == 0) return false;
+    scheduler_.wait_for_load();
+    return true;
+  }
   restore_states(plan);
   const double start = now();
   std::vector<backend::SequenceResult> results = run_batch(backend_, plan);

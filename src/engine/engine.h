@@ -109,7 +109,8 @@ class Engine {
   // listener makes it, before the step returns. Nothing happens if the request has ended already.
   void cancel(RequestId id);
 
-  // Runs one batch and delivers its events. False: there was nothing to do.
+  // Runs one batch and delivers its events; where there is none but files are being read for one,
+  // it waits for these a moment. False: there was nothing to do.
   bool step();
   void run() {
     while (step()) {

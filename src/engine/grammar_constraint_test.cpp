@@ -24,7 +24,7 @@ std::shared_ptr<const Constraint> schema_constraint(const grammar::TokenTrie& tr
                                                     std::string_view schema) {
   const json::Value parsed = json::parse(schema, "schema");
   grammar::GrammarBuilder builder;
-  grammar::JsonRules rules(builder, false);
+  grammar::JsonRules rules(builder, {});
   const int32_t rule = grammar::schema_rule(rules, parsed);
   return grammar_constraint(std::make_shared<grammar::TokenGrammar>(
       builder.finish(rule), trie, std::vector<int32_t>{testing::tiny_special}));

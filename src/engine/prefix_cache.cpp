@@ -44,9 +44,9 @@ PrefixCache::Path PrefixCache::path_of(std::span<const int32_t> prompt) const {
   return path;
 }
 
-CachedPrefix PrefixCache::find(std::span<const int32_t> prompt) {
+CachedPrefix PrefixCache::find(std::span<const int32_t> prompt, PrefixStore::Load* loaded) {
   Path path = path_of(prompt);
-  if (disk_ && bring_back(prompt, path)) path = path_of(prompt);
+  if (disk_ && bring_back(prompt, path, loaded)) path = path_of(prompt);
   CachedPrefix found;
   if (!path.nodes.empty()) found.known_tokens = path.nodes.back()->depth;
   if (!path.snapshot) return found;

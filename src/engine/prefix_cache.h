@@ -66,7 +66,10 @@ class PrefixCache {
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  CachedPrefix find(std::span<const int32_t> prompt);
+  // The files that find() will want to read; null: none. Where they have been read before it is
+  // called it does not wait for the disk.
+  std::shared_ptr<PrefixStore::Load> load(std::span<const int32_t> prompt);
+  CachedPrefix find(std::span<const int32_t> prompt, PrefixStore::Load* loaded = nullptr);
 
   // Whether a snapshot after these tokens would be new and could be kept.
   bool wants(std::span<const int32_t> tokens, size_t state_bytes) const;
@@ -129,9 +132,12 @@ class PrefixCache {
   // prefix_cache_disk.cpp
   bool spill(Node& node, bool wait);
   std::vector<Node*> unsaved() const;
-  bool bring_back(std::span<const int32_t> prompt, const Path& path);
+  std::vector<PrefixStore::Segment> missing_files(std::span<const int32_t> prompt,
+                                                  const Path& path) const;
+  bool bring_back(std::span<const int32_t> prompt, const Path& path, PrefixStore::Load* loaded);
   bool read_pages(std::span<const int32_t> prompt, std::span<const int32_t> pages, int64_t known,
-                  std::span<const PrefixStore::Segment> chain, StateBytes& state);
+                  std::span<const PrefixStore::Segment> chain, PrefixStore::Load* loaded,
+                  StateBytes& state);
 
   Limits limits_;
   PageAllocator& pages_;

@@ -46,17 +46,34 @@ bool PrefixCache::spill(Node& node, bool wait) {
   return node.saved = disk_->store.put(std::move(draft), wait);
 }
 
+// Those that lead to more of the prompt than the tree has, whose path this is.
+std::vector<PrefixStore::Segment> PrefixCache::missing_files(std::span<const int32_t> prompt,
+                                                             const Path& path) const {
+  const int64_t known = path.nodes.empty() ? 0 : path.nodes.back()->depth;
+  std::vector<PrefixStore::Segment> chain =
+      disk_->store.find(prompt, path.snapshot ? path.snapshot->depth : 0, known);
+  if (chain.empty()) return {};
+  const auto tokens = prompt.first(static_cast<size_t>(chain.back().tokens));
+  if (!wants(tokens, disk_->backend.capabilities().slot_bytes)) return {};
+  return chain;
+}
+
+std::shared_ptr<PrefixStore::Load> PrefixCache::load(std::span<const int32_t> prompt) {
+  if (!disk_) return nullptr;
+  std::vector<PrefixStore::Segment> files = missing_files(prompt, path_of(prompt));
+  return files.empty() ? nullptr : disk_->store.load(std::move(files), prompt);
+}
+
 // Where the store has more of the prompt than the tree, whose path this is, the tree has it
 // afterwards. False: the tree is as it was; true: it may be another, and the path with it.
-bool PrefixCache::bring_back(std::span<const int32_t> prompt, const Path& path) {
+bool PrefixCache::bring_back(std::span<const int32_t> prompt, const Path& path,
+                             PrefixStore::Load* loaded) {
   const int64_t known = path.nodes.empty() ? 0 : path.nodes.back()->depth;
-  const std::vector<PrefixStore::Segment> chain =
-      disk_->store.find(prompt, path.snapshot ? path.snapshot->depth : 0, known);
+  const std::vector<PrefixStore::Segment> chain = missing_files(prompt, path);
   if (chain.empty()) return false;
   const int64_t end = chain.back().tokens;
   const auto tokens = prompt.first(static_cast<size_t>(end));
   StateBytes state(disk_->backend.capabilities().slot_bytes);
-  if (!wants(tokens, state.size())) return false;
 
   // New pages are in step if all before them are; pages that are here keep what they have.
   bool mtp = known < end && path.mtp &&
@@ -73,7 +90,7 @@ bool PrefixCache::bring_back(std::span<const int32_t> prompt, const Path& path) 
       static_cast<int32_t>(std::max((end - known) / limits_.page_tokens, int64_t{0}));
   if (make_room(missing)) {
     for (int32_t i = 0; i < missing; ++i) pages.push_back(pages_.take());
-    if (read_pages(prompt, pages, known, chain, state))
+    if (read_pages(prompt, pages, known, chain, loaded, state))
       keep(tokens, pages, std::move(state), mtp ? chain.back().mtp_next : no_token);
   }
   pages_.give_back(pages);
@@ -83,9 +100,11 @@ bool PrefixCache::bring_back(std::span<const int32_t> prompt, const Path& path) 
 // The pages behind `known` tokens, and the state at the chain's end. False: a file was damaged.
 bool PrefixCache::read_pages(std::span<const int32_t> prompt, std::span<const int32_t> pages,
                              int64_t known, std::span<const PrefixStore::Segment> chain,
-                             StateBytes& state) {
+                             PrefixStore::Load* loaded, StateBytes& state) {
   for (const PrefixStore::Segment& segment : chain) {
-    const std::optional<PrefixStore::Contents> contents = disk_->store.read(segment, prompt);
+    std::optional<PrefixStore::Contents> contents;
+    if (loaded) contents = loaded->take(segment);
+    if (!contents) contents = disk_->store.read(segment, prompt);
     if (!contents) return false;
     for (int64_t at = std::max(known, segment.from); at < segment.tokens;
          at += limits_.page_tokens) {

@@ -98,6 +98,7 @@ PrefixStore::PrefixStore(const Limits& limits)
   if (problem) fail("cannot make the cache's folder {}: {}", folder_, problem.message());
   read_folder();
   writer_ = std::thread([this] { write_all(); });
+  reader_ = std::thread([this] { read_all(); });
 }
 
 PrefixStore::~PrefixStore() {
@@ -107,6 +108,7 @@ PrefixStore::~PrefixStore() {
   }
   changed_.notify_all();
   writer_.join();
+  reader_.join();
 }
 
 std::string PrefixStore::path_of(uint64_t hash) const {
@@ -251,6 +253,63 @@ std::optional<PrefixStore::Contents> PrefixStore::read(const Segment& segment,
   const std::lock_guard lock(mutex_);
   forget(segment.hash);
   return std::nullopt;
+}
+
+bool PrefixStore::Load::done() const {
+  const std::lock_guard lock(mutex_);
+  return done_;
+}
+
+void PrefixStore::Load::wait(std::chrono::milliseconds most) const {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, most, [this] { return done_; });
+}
+
+std::optional<PrefixStore::Contents> PrefixStore::Load::take(const Segment& segment) {
+  const std::lock_guard lock(mutex_);
+  auto found = contents_.extract(segment.hash);
+  if (found.empty()) return std::nullopt;
+  return std::move(found.mapped());
+}
+
+std::shared_ptr<PrefixStore::Load> PrefixStore::load(std::vector<Segment> segments,
+                                                     std::span<const int32_t> prompt) {
+  auto load = std::make_shared<Load>();
+  load->prompt_.assign(prompt.begin(), prompt.end());
+  load->segments_ = std::move(segments);
+  {
+    const std::lock_guard lock(mutex_);
+    loads_.push_back(load);
+  }
+  changed_.notify_all();
+  return load;
+}
+
+void PrefixStore::read_all() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return ending_ || !loads_.empty(); });
+    if (loads_.empty()) return;
+    const std::shared_ptr<Load> load = std::move(loads_.front());
+    loads_.pop_front();
+    const bool is_wanted = !ending_ && load.use_count() > 1;
+    lock.unlock();
+    std::map<uint64_t, Contents> all;
+    for (const Segment& segment : load->segments_) {
+      if (!is_wanted) break;
+      if (limits_.reading) limits_.reading();
+      std::optional<Contents> contents = read(segment, load->prompt_);
+      if (!contents) break;
+      all.emplace(segment.hash, std::move(*contents));
+    }
+    {
+      const std::lock_guard own(load->mutex_);
+      load->contents_ = std::move(all);
+      load->done_ = true;
+    }
+    load->changed_.notify_all();
+    lock.lock();
+  }
 }
 
 // --- what is to come ----------------------------------------------------------------------------

@@ -8,11 +8,14 @@
 // on them.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -34,6 +37,8 @@ class PrefixStore {
     size_t page_bytes = 0;
     size_t state_bytes = 0;
     size_t waiting_bytes = size_t{1} << 30;  // of files that wait to be written
+    // For tests: called by the thread that reads for load(), before each file.
+    std::function<void()> reading = nullptr;
   };
 
   // Makes the folder and reads what is there. Throws Error where that cannot be done.
@@ -70,6 +75,26 @@ class PrefixStore {
   };
   std::optional<Contents> read(const Segment& segment, std::span<const int32_t> prompt);
 
+  // Files that a thread of the store's own reads, so that nobody waits for the disk who has other
+  // things to do. May outlive the store.
+  class Load {
+   public:
+    bool done() const;
+    void wait(std::chrono::milliseconds most) const;
+    // Once it is done: what read() gave for the file; only once.
+    std::optional<Contents> take(const Segment& segment);
+
+   private:
+    friend class PrefixStore;
+    std::vector<int32_t> prompt_;
+    std::vector<Segment> segments_;
+    mutable std::mutex mutex_;
+    mutable std::condition_variable changed_;
+    bool done_ = false;
+    std::map<uint64_t, Contents> contents_;
+  };
+  std::shared_ptr<Load> load(std::vector<Segment> segments, std::span<const int32_t> prompt);
+
   // A file to be: the caller fills in pages and state.
   class Draft {
    public:
@@ -102,6 +127,7 @@ class PrefixStore {
   void forget(uint64_t hash);
   void keep_budget();
   void write_all();
+  void read_all();
 
   Limits limits_;
   std::string folder_;  // of this fingerprint
@@ -113,7 +139,9 @@ class PrefixStore {
   size_t bytes_ = 0;
   int64_t uses_ = 0;
   bool ending_ = false;
+  std::deque<std::shared_ptr<Load>> loads_;
   std::thread writer_;
+  std::thread reader_;
 };
 
 }  // namespace qnext::engine

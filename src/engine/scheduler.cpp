@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <span>
 #include <string_view>
@@ -131,7 +132,9 @@ int32_t Scheduler::pages_for(int64_t tokens) const {
 // --- who runs --------------------------------------------------------------------------------
 
 void Scheduler::admit() {
-  while (!full_ && running() < limits_.max_sequences) {
+  // Those for which files are read have a place each.
+  int32_t loads = 0;
+  while (!full_ && running() + (loads = loading()) < limits_.max_sequences) {
     if (!paused_.empty()) {
       full_ = !come_back(*paused_.front());
       if (full_) break;
@@ -139,6 +142,8 @@ void Scheduler::admit() {
       paused_.erase(paused_.begin());
     } else if (!waiting_.empty()) {
       const auto next = next_waiting();
+      if (next == waiting_.end()) break;
+      if (begin_load(**next)) continue;
       full_ = !enter(**next);
       if (full_) break;
       running_.push_back(std::move(*next));
@@ -147,16 +152,40 @@ void Scheduler::admit() {
       break;
     }
   }
-  QNEXT_CHECK(!running_.empty() || (waiting_.empty() && paused_.empty()),
+  QNEXT_CHECK(!running_.empty() || (waiting_.empty() && paused_.empty()) || loads > 0,
               "a request waits for more than there is");
 }
 
-// The oldest of the user who has least under way.
+// The oldest of the user who has least under way, of those that wait for no file; waiting_.end():
+// there is none.
 std::deque<std::unique_ptr<Sequence>>::iterator Scheduler::next_waiting() {
   std::map<std::string_view, int32_t> under_way;
   for (const auto& sequence : running_) ++under_way[sequence->user];
-  return std::ranges::min_element(waiting_, {},
-                                  [&](const auto& sequence) { return under_way[sequence->user]; });
+  auto next = waiting_.end();
+  for (auto one = waiting_.begin(); one != waiting_.end(); ++one) {
+    const bool is_earlier =
+        next == waiting_.end() || under_way[(*one)->user] < under_way[(*next)->user];
+    if (is_earlier && !(*one)->loading()) next = one;
+  }
+  return next;
+}
+
+int32_t Scheduler::loading() const {
+  return static_cast<int32_t>(
+      std::ranges::count_if(waiting_, [](const auto& sequence) { return sequence->loading(); }));
+}
+
+// Whether it has to wait for files.
+bool Scheduler::begin_load(Sequence& sequence) {
+  if (!cache_ || sequence.embedding) return false;
+  if (!sequence.load) sequence.load = cache_->load(sequence.tokens);
+  return sequence.loading();
+}
+
+void Scheduler::wait_for_load() const {
+  constexpr std::chrono::milliseconds most{5};
+  for (const auto& sequence : waiting_)
+    if (sequence->loading()) return (*sequence->load)->wait(most);
 }
 
 // False: it has to wait.
@@ -165,7 +194,8 @@ bool Scheduler::enter(Sequence& sequence) {
   if (slots > slots_.free()) return false;
   CachedPrefix prefix;
   const bool cached = cache_ && !sequence.embedding;  // which needs the states of every token
-  if (cached) prefix = cache_->find(sequence.tokens);
+  if (cached)
+    prefix = cache_->find(sequence.tokens, sequence.load ? sequence.load->get() : nullptr);
   const int32_t pages = likely_pages(sequence) - static_cast<int32_t>(prefix.pages.size());
   if (!make_room(pages + likely_growth())) {
     pages_.give_back(prefix.pages);

@@ -14,7 +14,8 @@
 // of a prompt do not decide where it is cut. Smaller chunks are as they were asked for.
 //
 // With a cache of prefixes a sequence starts behind what is known of its prompt, and what the cache
-// holds makes room for it where pages are short.
+// holds makes room for it where pages are short. While files are read for it it waits, and others
+// go before it.
 #pragma once
 
 #include <cstdint>
@@ -78,6 +79,9 @@ class Scheduler {
   Sequence* find(RequestId id);
   // Any sequence whose `cancelled` is set; null if there is none.
   Sequence* find_cancelled();
+  // Where no sequence runs, as files are being read for all that wait: until one of them has its
+  // files, but not long.
+  void wait_for_load() const;
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
   int32_t paused() const { return static_cast<int32_t>(paused_.size()); }
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
@@ -90,6 +94,8 @@ class Scheduler {
 
   void admit();
   std::deque<std::unique_ptr<Sequence>>::iterator next_waiting();
+  int32_t loading() const;
+  bool begin_load(Sequence& sequence);
   bool enter(Sequence& sequence);
   bool come_back(Sequence& sequence);
   void make_way();

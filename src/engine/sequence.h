@@ -57,11 +57,14 @@ struct Sequence {
   // order; and the state at the newest page boundary of the answer,
   // after `answer_state_tokens` tokens.
   std::vector<int64_t> boundaries;
+  // Files with more of the prompt than memory has, once somebody has looked for them.
+  std::optional<std::shared_ptr<PrefixStore::Load>> load;
   std::shared_ptr<const StateBytes> restored;
   std::vector<int64_t> snapshots;
   StateBytes answer_state;
   int64_t answer_state_tokens = 0;
 
+  bool loading() const { return load && *load && !(*load)->done(); }
   bool prefilling() const { return computed < prefill_tokens; }
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
 };

@@ -16,6 +16,7 @@
 namespace qnext::server {
 namespace {
 
+constexpr std::string_view health_path = "/health";
 constexpr std::string_view page_prefix = "/page/";
 constexpr std::string_view model_prefix = "/v1/models/";
 constexpr std::string_view response_prefix = "/v1/responses/";
@@ -90,7 +91,7 @@ const std::vector<Api::Route>& Api::routes() {
       // A browser that opens the page has no key to send yet.
       {"/", "GET", &Api::page, ErrorShape::openai, true},
       {page_prefix, "GET", &Api::page, ErrorShape::openai, true},
-      {"/health", "GET", &Api::health, ErrorShape::openai, true},
+      {health_path, "GET", &Api::health, ErrorShape::openai, true},
       {"/metrics", "GET", &Api::show_metrics},
       {"/v1/models", "GET", &Api::list_models},
       {model_prefix, "GET", &Api::show_model},
@@ -133,8 +134,13 @@ Reply error_reply(const ApiError& error, ErrorShape shape) {
   return {.status = error.status(), .body = json::write(error.body(shape))};
 }
 
-Api::Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key)
-    : model_(model), engine_(engine), metrics_(metrics), api_key_(std::move(api_key)) {}
+Api::Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key,
+         AllowedSites sites)
+    : model_(model),
+      engine_(engine),
+      metrics_(metrics),
+      api_key_(std::move(api_key)),
+      sites_(std::move(sites)) {}
 
 void Api::authorize(const Request& request) const {
   if (api_key_.empty()) return;
@@ -148,13 +154,23 @@ void Api::authorize(const Request& request) const {
 }
 
 std::optional<Reply> Api::refuse(const Request& request) const {
+  // Whether the server is well says nothing to anybody, and who watches it has names of his own.
+  if (api_key_.empty() && request.path != health_path)
+    if (const auto problem = sites_.refuse(request.host, request.origin))
+      return error_reply(*problem, error_shape(request.path));
   const std::vector<const Route*> found = routes_of(request.path);
   if (found.empty())
     return error_reply({404, fmt::format("there is no route {}", request.path), "not_found"});
   std::string methods;
   for (const Route* route : found)
     methods += fmt::format("{}{}", methods.empty() ? "" : ", ", route->method);
-  if (request.method == "OPTIONS") return Reply{.status = 204, .headers = {{"allow", methods}}};
+  if (request.method == "OPTIONS") {
+    Reply reply{
+        .status = 204,
+        .headers = sites_.preflight_headers(request.origin, methods, request.wanted_headers)};
+    reply.headers.emplace_back("allow", methods);
+    return reply;
+  }
   const ErrorShape shape = found.front()->errors;
   try {
     if (!found.front()->open) authorize(request);

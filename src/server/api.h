@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/allowed_sites.h"
 #include "server/api_error.h"
 #include "server/engine_thread.h"
 #include "server/generation.h"
@@ -23,7 +24,11 @@ struct Request {
   std::string authorization;  // the header of that name
   std::string api_key;        // the header x-api-key
   std::string body;
-  std::string id;  // letters, digits, '-', '_', '.'
+  // Headers that browsers send.
+  std::string host = {};
+  std::string origin = {};
+  std::string wanted_headers = {};  // Access-Control-Request-Headers
+  std::string id;                   // letters, digits, '-', '_', '.'
 };
 
 struct Reply {
@@ -39,10 +44,12 @@ Reply error_reply(const ApiError& error, ErrorShape shape = ErrorShape::openai);
 // Safe to call from many threads. All that is given by reference must outlive it and its replies.
 class Api {
  public:
-  // An empty key asks for none.
-  Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key);
+  // An empty key asks for none: then pages of other sites are kept out.
+  Api(const ServedModel& model, EngineThread& engine, Metrics& metrics, std::string api_key,
+      AllowedSites sites = AllowedSites({}));
 
-  // What can be refused before the body is read: no such route, not this method, no right to it.
+  // What can be refused before the body is read: another site's, no such route, not this method, no
+  // right to it.
   std::optional<Reply> refuse(const Request& request) const;
   // Never throws: errors are replies.
   Reply handle(const Request& request);
@@ -52,6 +59,7 @@ class Api {
   static ErrorShape error_shape(std::string_view path);
 
   Metrics& metrics() const { return metrics_; }
+  const AllowedSites& sites() const { return sites_; }
 
  private:
   struct Route;
@@ -83,6 +91,7 @@ class Api {
   EngineThread& engine_;
   Metrics& metrics_;
   std::string api_key_;
+  AllowedSites sites_;
   ResponseStore responses_;
 };
 

@@ -96,9 +96,8 @@ std::unique_ptr<Generation> start_embeddings(const json::Value& body, const Serv
                                             "cannot be cut short",
                                             *dimensions, engine.hidden_size()));
   const std::string user = fields.text("user").value_or("");
-  const int64_t most = std::min(most_texts, engine.most_unfinished());
   std::vector<engine::GenerationRequest> requests;
-  for (TextPrompt& prompt : read_text_prompts(fields, "input", most, *model.tokenizer)) {
+  for (TextPrompt& prompt : read_text_prompts(fields, "input", most_texts, *model.tokenizer)) {
     const int64_t context = engine.options().max_context;
     if (std::ssize(prompt.tokens) > context)
       throw ApiError(400,
@@ -112,8 +111,8 @@ std::unique_ptr<Generation> start_embeddings(const json::Value& body, const Serv
   }
   auto writer = std::make_unique<EmbeddingsWriter>(model.id, as_base64, requests.size());
   return std::make_unique<Generation>(
-      engine.submit(std::move(requests), {.keep_tokens = false, .whole = true}), std::move(writer),
-      false, 1);
+      engine.submit_in_turns(std::move(requests), {.keep_tokens = false, .whole = true}),
+      std::move(writer), false, 1);
 }
 
 }  // namespace qnext::server

@@ -117,8 +117,53 @@ TEST_F(EmbeddingRoute, RefusesByName) {
   refused(R"("input": "a", "encoding_format": "int8")", "encoding_format");
   refused(R"("input": ")" + std::string(4000, 'a') + "\"", "input");
   std::string many = R"("input": ["a")";
-  for (int i = 0; i < 20; ++i) many += R"(, "a")";
-  refused(many + "]", "input");  // more than may wait
+  for (int i = 0; i < 2048; ++i) many += R"(, "a")";
+  refused(many + "]", "input");
+}
+
+// Far more texts than there are places: they come in turns, and leave places to others.
+TEST_F(EmbeddingRoute, ManyTextsComeInTurns) {
+  std::string input = R"("input": [[0])";
+  for (int i = 1; i < 500; ++i) input += fmt::format(", [{}, {}]", i % 3, i % 4);
+  hold = true;
+  std::vector<std::vector<double>> all;
+  std::thread asking([&] { all = vectors(ask(input + "]")); });
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (thread->load().unfinished < 9 && std::chrono::steady_clock::now() < until)
+    std::this_thread::yield();
+  EXPECT_EQ(thread->load().unfinished, 9);  // half of 2 that run and 16 that wait
+  hold = false;
+  EXPECT_EQ(post("/v1/completions", R"({"prompt": "a"})").status, 200);
+  asking.join();
+  ASSERT_EQ(all.size(), 500u);
+  for (int i = 1; i < 500; ++i) {
+    const std::vector<double> vector = expected({i % 3, i % 4});
+    for (size_t j = 0; j < vector.size(); ++j)
+      ASSERT_NEAR(all[static_cast<size_t>(i)].at(j), vector[j], 1e-6);
+  }
+  expect_all_free();
+}
+
+// A client that leaves takes with it those whose turn has not come.
+TEST_F(EmbeddingRoute, WaitingTextsLeaveWithTheirClient) {
+  std::string input = R"({"input": [[0])";
+  for (int i = 1; i < 500; ++i) input += ", [1]";
+  input += "]}";
+  hold = true;
+  {
+    testing::Client client(port());
+    client.send(fmt::format("POST /v1/embeddings HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}",
+                            input.size(), input));
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (thread->load().unfinished < 9 && std::chrono::steady_clock::now() < until)
+      std::this_thread::yield();
+  }
+  while (metrics.abandoned.value() < 1) std::this_thread::yield();
+  hold = false;
+  expect_all_free();
+  EXPECT_LT(metrics.finished(engine::FinishReason::embedded).value(), 20);
+  EXPECT_EQ(post("/v1/embeddings", R"({"input": "a"})").status, 200);
+  thread->cancel_all();
 }
 
 }  // namespace

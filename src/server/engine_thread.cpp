@@ -66,6 +66,8 @@ class Ticket : public engine::Listener {
   AnswerFeed feed;
   engine::RequestId id = 0;  // 0: the engine does not know it yet
   bool has_ended = false;
+  bool in_turns = false;
+  bool is_submitted = true;  // false while it waits for its turn
 
  private:
   void keep(bool in_time) {
@@ -117,10 +119,7 @@ EngineThread::~EngineThread() {
 
 std::vector<AnswerHandle> EngineThread::submit(std::vector<engine::GenerationRequest> requests,
                                                const FeedOptions& feed) {
-  for (const engine::GenerationRequest& request : requests) engine_.check(request);
-  std::vector<std::shared_ptr<Ticket>> tickets;
-  for (engine::GenerationRequest& request : requests)
-    tickets.push_back(std::make_shared<Ticket>(*this, std::move(request), feed));
+  std::vector<std::shared_ptr<Ticket>> tickets = make_tickets(std::move(requests), feed);
   {
     const std::lock_guard lock(mutex_);
     const int64_t unfinished = load_.unfinished + std::ssize(tickets);
@@ -131,9 +130,59 @@ std::vector<AnswerHandle> EngineThread::submit(std::vector<engine::GenerationReq
     submitted_.insert(submitted_.end(), tickets.begin(), tickets.end());
   }
   changed_.notify_one();
+  return handles_of(std::move(tickets));
+}
+
+std::vector<AnswerHandle> EngineThread::submit_in_turns(
+    std::vector<engine::GenerationRequest> requests, const FeedOptions& feed) {
+  std::vector<std::shared_ptr<Ticket>> tickets = make_tickets(std::move(requests), feed);
+  {
+    const std::lock_guard lock(mutex_);
+    if (load_.unfinished >= most_unfinished_ || in_turns_.size() >= most_in_turns)
+      throw QueueFull(fmt::format("{} of {} places are taken, and {} requests wait for one",
+                                  load_.unfinished, most_unfinished_, in_turns_.size()));
+    for (const auto& ticket : tickets) {
+      ticket->in_turns = true;
+      ticket->is_submitted = false;
+      in_turns_.push_back(ticket);
+    }
+    take_turns();
+  }
+  changed_.notify_one();
+  return handles_of(std::move(tickets));
+}
+
+std::vector<std::shared_ptr<Ticket>> EngineThread::make_tickets(
+    std::vector<engine::GenerationRequest> requests, const FeedOptions& feed) {
+  for (const engine::GenerationRequest& request : requests) engine_.check(request);
+  std::vector<std::shared_ptr<Ticket>> tickets;
+  for (engine::GenerationRequest& request : requests)
+    tickets.push_back(std::make_shared<Ticket>(*this, std::move(request), feed));
+  return tickets;
+}
+
+std::vector<AnswerHandle> EngineThread::handles_of(std::vector<std::shared_ptr<Ticket>> tickets) {
   std::vector<AnswerHandle> handles;
   for (std::shared_ptr<Ticket>& ticket : tickets) handles.emplace_back(*this, std::move(ticket));
   return handles;
+}
+
+// Whose turn it is. The mutex is held.
+void EngineThread::take_turns() {
+  const int64_t most = std::max<int64_t>(most_unfinished_ / 2, 1);
+  while (!in_turns_.empty() && turns_taken_ < most && load_.unfinished < most_unfinished_) {
+    in_turns_.front()->is_submitted = true;
+    submitted_.push_back(std::move(in_turns_.front()));
+    in_turns_.pop_front();
+    ++turns_taken_;
+    ++load_.unfinished;
+  }
+}
+
+// Whether it still waited for its turn, which it now does no more.
+bool EngineThread::leave_turns(const std::shared_ptr<Ticket>& ticket) {
+  const std::lock_guard lock(mutex_);
+  return std::erase(in_turns_, ticket) > 0;
 }
 
 void EngineThread::cancel(const std::shared_ptr<Ticket>& ticket) {
@@ -163,7 +212,10 @@ void EngineThread::ended(Ticket& ticket) {
     running_.erase(found);
   }
   const std::lock_guard lock(mutex_);
+  if (!ticket.is_submitted) return;
   --load_.unfinished;
+  if (ticket.in_turns) --turns_taken_;
+  take_turns();
 }
 
 void EngineThread::start(const std::shared_ptr<Ticket>& ticket) {
@@ -176,6 +228,12 @@ void EngineThread::start(const std::shared_ptr<Ticket>& ticket) {
 }
 
 void EngineThread::end_all() {
+  std::deque<std::shared_ptr<Ticket>> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    waiting.swap(in_turns_);
+  }
+  for (const auto& ticket : waiting) ticket->end({.reason = engine::FinishReason::cancelled});
   while (!running_.empty()) engine_.cancel(running_.begin()->first);
 }
 
@@ -197,8 +255,12 @@ bool EngineThread::take_commands(bool idle) {
     everything = std::exchange(cancel_all_, false) || stopping;
   }
   for (const auto& ticket : submitted) start(ticket);
-  for (const auto& ticket : cancelled)
-    if (!ticket->has_ended) engine_.cancel(ticket->id);
+  for (const auto& ticket : cancelled) {
+    if (leave_turns(ticket))
+      ticket->end({.reason = engine::FinishReason::cancelled});
+    else if (!ticket->has_ended)
+      engine_.cancel(ticket->id);
+  }
   if (everything) end_all();
   return !stopping;
 }

@@ -6,6 +6,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -66,12 +67,17 @@ class EngineThread {
   // for all.
   std::vector<AnswerHandle> submit(std::vector<engine::GenerationRequest> requests,
                                    const FeedOptions& feed);
+  // For requests that are many and small: where there is no room for all they come in turns, which
+  // take half of the places at most. Throws QueueFull where there is no room for one, or where
+  // `most_in_turns` wait so already.
+  std::vector<AnswerHandle> submit_in_turns(std::vector<engine::GenerationRequest> requests,
+                                            const FeedOptions& feed);
+  static constexpr size_t most_in_turns = 4096;
   // Every request that has been accepted ends with FinishReason::cancelled.
   void cancel_all();
 
   ServerLoad load() const;
   const engine::EngineOptions& options() const { return engine_.options(); }
-  int64_t most_unfinished() const { return most_unfinished_; }
   // Of the model: the values of an embedding.
   int64_t hidden_size() const { return engine_.hidden_size(); }
 
@@ -82,6 +88,11 @@ class EngineThread {
   void cancel(const std::shared_ptr<Ticket>& ticket);
   void run();
   bool take_commands(bool idle);
+  std::vector<std::shared_ptr<Ticket>> make_tickets(std::vector<engine::GenerationRequest> requests,
+                                                    const FeedOptions& feed);
+  std::vector<AnswerHandle> handles_of(std::vector<std::shared_ptr<Ticket>> tickets);
+  void take_turns();
+  bool leave_turns(const std::shared_ptr<Ticket>& ticket);
   void start(const std::shared_ptr<Ticket>& ticket);
   void step();
   void end_all();
@@ -95,6 +106,8 @@ class EngineThread {
   std::condition_variable changed_;
   std::vector<std::shared_ptr<Ticket>> submitted_;
   std::vector<std::shared_ptr<Ticket>> cancelled_;
+  std::deque<std::shared_ptr<Ticket>> in_turns_;  // not yet submitted, nor counted as unfinished
+  int64_t turns_taken_ = 0;                       // unfinished ones that came in turns
   bool cancel_all_ = false;
   bool stopping_ = false;
   ServerLoad load_;

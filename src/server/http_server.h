@@ -51,7 +51,6 @@ class HttpServer {
   size_t connections() const;
 
  private:
-  friend class Session;  // a connection, in http_server.cpp
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -143,6 +143,21 @@ TEST_F(HttpServers, AClientThatLeavesFreesItsPlace) {
   EXPECT_EQ(metrics.finished(engine::FinishReason::cancelled).value(), 4);
 }
 
+// Most clients of events let go of the connection when they have read "[DONE]".
+TEST_F(HttpServers, AClientThatLeavesWithItsAnswerHasNotAbandonedIt) {
+  start({});
+  for (int i = 0; i < 100; ++i) {
+    Client client(port());
+    const std::string body = R"({"prompt": "a", "stream": true})";
+    client.send(fmt::format("POST /v1/completions HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}",
+                            body.size(), body));
+    EXPECT_TRUE(client.read_until("[DONE]"));
+  }
+  server->stop();
+  EXPECT_TRUE(server->wait(std::chrono::seconds(30)));
+  EXPECT_EQ(metrics.abandoned.value(), 0);
+}
+
 TEST_F(HttpServers, AFullQueueIsSaidAtOnce) {
   start({.max_sequences = 1, .queue = 1});
   hold = true;

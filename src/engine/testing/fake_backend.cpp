@@ -178,8 +178,22 @@ const uint32_t* allowed_by(const backend::SequenceStep& step, int64_t drawing_ro
 
 }  // namespace
 
+// The token that follows `tokens`.
+int32_t FakeBackend::draw(const backend::SequenceStep& step, std::span<const int32_t> tokens,
+                          uint64_t history, const ops::TokenCounts& counts,
+                          const uint32_t* allowed) const {
+  const int64_t position = std::ssize(tokens);
+  if (!options.logits)
+    return draw_token(history, position, *step.sampling, digest_counts(*step.sampling, counts),
+                      options.vocabulary, allowed);
+  const std::vector<float> logits = options.logits(tokens);
+  return ops::sample(logits.data(), options.vocabulary, *step.sampling, counts, position, allowed)
+      .token;
+}
+
 // Writes the rows and their states; draws while drafts are right.
 std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep& step,
+                                                     std::span<const int32_t> tokens,
                                                      uint64_t history) {
   std::vector<ops::SampledToken> drawn;
   ops::TokenCounts counts = step.counts ? *step.counts : ops::TokenCounts{};
@@ -196,9 +210,8 @@ std::vector<ops::SampledToken> FakeBackend::run_rows(const backend::SequenceStep
       step.hidden[row * config_.hidden_size + column] = hidden_value(history, column);
 
     if (!step.draw || row < rows - 1 - step.drafts || !right) continue;
-    int32_t next =
-        draw_token(history, position + 1, *step.sampling, digest_counts(*step.sampling, counts),
-                   options.vocabulary, allowed_by(step, row - (rows - 1 - step.drafts)));
+    int32_t next = draw(step, tokens.first(static_cast<size_t>(position) + 1), history, counts,
+                        allowed_by(step, row - (rows - 1 - step.drafts)));
     const bool judges = row + 1 < rows;  // the draft behind it
     if (judges && row - (rows - 1 - step.drafts) < step.force_accepted)
       next = step.tokens[static_cast<size_t>(row) + 1];
@@ -230,23 +243,21 @@ void FakeBackend::write_mtp(const backend::SequenceStep& step,
   }
 }
 
-std::vector<int32_t> FakeBackend::propose(const backend::SequenceStep& step, uint64_t history,
+std::vector<int32_t> FakeBackend::propose(const backend::SequenceStep& step,
+                                          std::vector<int32_t> tokens, uint64_t history,
                                           const std::vector<ops::SampledToken>& drawn) {
   ops::TokenCounts counts = *step.counts;
-  int64_t position = step.first_position + std::ssize(step.tokens) - step.drafts;
-  for (int32_t i = 0; i < std::ssize(drawn) - 1; ++i) {
-    history = extend_history(history, drawn[static_cast<size_t>(i)].token);
-    counts.add(drawn[static_cast<size_t>(i)].token, true);
-    ++position;
-  }
+  const auto extend = [&](int32_t token) {
+    tokens.push_back(token);
+    history = extend_history(history, token);
+    counts.add(token, true);
+  };
+  for (int32_t i = 0; i < std::ssize(drawn) - 1; ++i) extend(drawn[static_cast<size_t>(i)].token);
   std::vector<int32_t> proposed;
   int32_t last = drawn.back().token;
   while (std::ssize(proposed) < step.propose) {
-    history = extend_history(history, last);
-    counts.add(last, true);
-    ++position;
-    last = draw_token(history, position, *step.sampling, digest_counts(*step.sampling, counts),
-                      options.vocabulary);
+    extend(last);
+    last = draw(step, tokens, history, counts, nullptr);
     const double luck = uniform(history);
     if (options.acceptance < 0 && luck < 0.1) break;
     if (luck >= std::abs(options.acceptance)) last = (last + 1) % options.vocabulary;
@@ -275,13 +286,14 @@ backend::SequenceResult FakeBackend::run_sequence(const backend::SequenceStep& s
     result.error = "the logits are not numbers";
     return result;
   }
-  result.tokens = run_rows(step, history);
+  result.tokens = run_rows(step, tokens, history);
   if (step.mtp) write_mtp(step, result.tokens);
   if (step.propose > 0) {
     const int64_t settled = std::ssize(step.tokens) - step.drafts;
     for (int64_t row = 0; row < settled; ++row)
       history = extend_history(history, step.tokens[static_cast<size_t>(row)]);
-    result.proposed = propose(step, history, result.tokens);
+    tokens.resize(tokens.size() - static_cast<size_t>(step.drafts));
+    result.proposed = propose(step, std::move(tokens), history, result.tokens);
   }
   return result;
 }

@@ -44,6 +44,8 @@ struct FakeOptions {
   std::function<double(const backend::Batch&)> seconds = nullptr;
   // Histories that this sequence step must fail on; null: none.
   std::function<bool(std::span<const int32_t> history)> fails = nullptr;
+  // The logits, [vocabulary], of the token that follows a history, in place of the hash.
+  std::function<std::vector<float>(std::span<const int32_t> history)> logits = nullptr;
 };
 
 class FakeBackend : public backend::Backend {
@@ -97,10 +99,15 @@ class FakeBackend : public backend::Backend {
   // Tokens 0 .. first_position - 1, read from the pages.
   std::vector<int32_t> read_history(const backend::SequenceStep& step);
   backend::SequenceResult run_sequence(const backend::SequenceStep& step);
-  std::vector<ops::SampledToken> run_rows(const backend::SequenceStep& step, uint64_t history);
+  // `tokens`: all of the sequence, the step's rows last; `history` of those before them.
+  std::vector<ops::SampledToken> run_rows(const backend::SequenceStep& step,
+                                          std::span<const int32_t> tokens, uint64_t history);
+  int32_t draw(const backend::SequenceStep& step, std::span<const int32_t> tokens, uint64_t history,
+               const ops::TokenCounts& counts, const uint32_t* allowed) const;
   void write_mtp(const backend::SequenceStep& step, const std::vector<ops::SampledToken>& drawn);
-  std::vector<int32_t> propose(const backend::SequenceStep& step, uint64_t history,
-                               const std::vector<ops::SampledToken>& drawn);
+  // `tokens` and `history` of the sequence up to its first draft.
+  std::vector<int32_t> propose(const backend::SequenceStep& step, std::vector<int32_t> tokens,
+                               uint64_t history, const std::vector<ops::SampledToken>& drawn);
 
   Config config_;
   backend::Capabilities capabilities_;

@@ -45,22 +45,25 @@ __device__ __forceinline__ void answer_block(const Answer& a) {
 }
 
 template <KvFormat format, int tiles, int column_warps, int fixed_dim>
-__global__ void __launch_bounds__(AnswerLayout<format, tiles, column_warps, fixed_dim>::threads,
-                                  AnswerLayout<format, tiles, column_warps, fixed_dim>::blocks)
+__global__ void __launch_bounds__(
+    AnswerLayout<format, tiles, column_warps, fixed_dim, false>::threads,
+    AnswerLayout<format, tiles, column_warps, fixed_dim, false>::blocks)
     answer_kernel(const Answer a) {
   answer_block<format, tiles, column_warps, fixed_dim, false>(a);
 }
 template <KvFormat format, int tiles, int column_warps, int fixed_dim>
 __global__ void __cluster_dims__(cluster_pieces, 1, 1)
-    __launch_bounds__(AnswerLayout<format, tiles, column_warps, fixed_dim>::threads,
-                      AnswerLayout<format, tiles, column_warps, fixed_dim>::blocks)
+    __launch_bounds__(AnswerLayout<format, tiles, column_warps, fixed_dim, true>::threads,
+                      AnswerLayout<format, tiles, column_warps, fixed_dim, true>::blocks)
         short_answer_kernel(const Answer a) {
   answer_block<format, tiles, column_warps, fixed_dim, true>(a);
 }
 
 template <KvFormat format, int tiles, int column_warps, int fixed_dim>
 void launch_block(cudaStream_t stream, Answer answer, int columns) {
-  using Block = AnswerLayout<format, tiles, column_warps, fixed_dim>;
+  using Block = AnswerLayout<format, tiles, column_warps, fixed_dim, false>;
+  using ShortBlock = AnswerLayout<format, tiles, column_warps, fixed_dim, true>;
+  static_assert(ShortBlock::columns == Block::columns && ShortBlock::threads == Block::threads);
   answer.column_groups = (columns + Block::columns - 1) / Block::columns;
   const bool clustered = answer.pieces <= cluster_pieces;
   const dim3 grid(static_cast<unsigned>(clustered ? cluster_pieces : answer.pieces),
@@ -69,7 +72,8 @@ void launch_block(cudaStream_t stream, Answer answer, int columns) {
   launch_overlapped("answer attention",
                     clustered ? short_answer_kernel<format, tiles, column_warps, fixed_dim>
                               : answer_kernel<format, tiles, column_warps, fixed_dim>,
-                    grid, Block::threads, Block::shared_bytes, stream, answer);
+                    grid, Block::threads,
+                    clustered ? ShortBlock::shared_bytes : Block::shared_bytes, stream, answer);
 }
 
 template <KvFormat format, int fixed_dim>

@@ -11,21 +11,26 @@ namespace qnext::ops::cuda {
 constexpr int cluster_pieces = 8;
 constexpr int cluster_positions = 1024;  // of the first cluster
 
-// Piece i of every context begins here: 16 pieces of 128 positions, 56 of 256, then 512 each.
-// Short ones let few blocks fill the GPU; long ones cost little beside their keys (a partial result
-// is 3 % of 512 positions in f8), and there are enough of them for the last ones to end together:
-// 262,144 positions are 552 pieces.
+// Piece i of every context begins here: 16 pieces of 128 positions, 56 of 256, 96 of 512, then
+// 1,024 each. Short ones let few blocks fill the GPU; long ones cost little beside their keys (a
+// partial result is 1.5 % of 1,024 positions in f8, and blocks seldom start and end), and there are
+// enough of them for the last ones to end together: 262,144 positions are 360 pieces.
 __host__ __device__ constexpr int64_t piece_begin(int64_t i) {
-  return i < 16 ? 128 * i : i < 72 ? 2048 + 256 * (i - 16) : 16384 + 512 * (i - 72);
+  return i < 16    ? 128 * i
+         : i < 72  ? 2048 + 256 * (i - 16)
+         : i < 168 ? 16384 + 512 * (i - 72)
+                   : 65536 + 1024 * (i - 168);
 }
-constexpr int most_piece = 512;
+constexpr int most_piece = 1024;
 __host__ __device__ constexpr int64_t piece_count(int64_t positions) {
   return positions <= 2048    ? (positions + 127) / 128
          : positions <= 16384 ? 16 + (positions - 2048 + 255) / 256
-                              : 72 + (positions - 16384 + 511) / 512;
+         : positions <= 65536 ? 72 + (positions - 16384 + 511) / 512
+                              : 168 + (positions - 65536 + 1023) / 1024;
 }
 static_assert(piece_begin(cluster_pieces) == cluster_positions);
-static_assert(piece_begin(piece_count(2048)) == 2048 && piece_begin(piece_count(16384)) == 16384);
+static_assert(piece_begin(piece_count(2048)) == 2048 && piece_begin(piece_count(16384)) == 16384 &&
+              piece_begin(piece_count(65536)) == 65536);
 
 // Partial results: of row r, head h, piece p at index (r * heads + h) * pieces + p.
 struct Answer {

@@ -15,12 +15,16 @@ constexpr int page_tokens = static_cast<int>(page_positions);
 // Of an SM: covers the latency of 34 GB/s.
 constexpr int ring_bytes = 192 << 10;
 
-// What a block has. tiles: n8 tiles of columns a warp; fixed_dim: head_dim, 0: any up to 256.
-template <KvFormat format, int tiles, int column_warps, int fixed_dim>
+// What a block has. tiles: n8 tiles of columns a warp; fixed_dim: head_dim, 0: any up to 256;
+// clustered: for the first pieces only, which are short.
+template <KvFormat format, int tiles, int column_warps, int fixed_dim, bool clustered>
 struct AnswerLayout {
   static constexpr int threads = unit_warps * column_warps * warp_lanes;
-  // On an SM. Widening f8 takes a warp so long that more of them are needed.
-  static constexpr int blocks = column_warps > 1 ? 1 : format == KvFormat::f8&& tiles == 1 ? 3 : 2;
+  // On an SM. A third one, where registers allow it, hides the start and end of short pieces; in
+  // long ones its share of the rings is worth more.
+  static constexpr int blocks = column_warps > 1                                  ? 1
+                                : clustered&& format == KvFormat::f8&& tiles == 1 ? 3
+                                                                                  : 2;
   // Positions of a unit, in sub-units of an mma's 16. Two of them share the steps of a softmax and
   // keep more products in flight, which f8 needs.
   static constexpr int subs = format == KvFormat::f8 ? 2 : 1;
@@ -82,7 +86,7 @@ struct Work {
 template <KvFormat format, int tiles, int column_warps, int fixed_dim, bool clustered>
 class AnswerWarp {
  public:
-  using Layout = AnswerLayout<format, tiles, column_warps, fixed_dim>;
+  using Layout = AnswerLayout<format, tiles, column_warps, fixed_dim, clustered>;
   static constexpr int steps = Layout::steps;
   static constexpr int bytes = element_bytes(format);
   static constexpr int subs = Layout::subs;
@@ -172,7 +176,12 @@ class AnswerWarp {
     const int64_t offset = (blocks * page_tokens + from % page_tokens) * dim * bytes;
     const uint32_t barrier = full + i % Layout::slots * 8;
     barrier_expect(barrier, unit_bytes);
-    bulk_copy(slot(i), a.cache.base + page * a.cache.page_stride + offset, unit_bytes, barrier);
+    const std::byte* const from_page = a.cache.base + page * a.cache.page_stride + offset;
+    // A short context may stay in L2 until the next step, and groups of columns share theirs.
+    if (clustered || a.column_groups > 1)
+      bulk_copy(slot(i), from_page, unit_bytes, barrier);
+    else
+      bulk_copy(slot(i), from_page, unit_bytes, barrier, sm90::read_once());
   }
   __device__ void acquire(int i) const {
     barrier_wait(full + i % Layout::slots * 8, i / Layout::slots & 1);

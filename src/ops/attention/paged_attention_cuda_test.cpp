@@ -442,6 +442,31 @@ TEST_F(CudaOps, PagedAnswer) {
   }
 }
 
+// Where pieces are long, and many.
+TEST_F(CudaOps, PagedAnswerBehindALongContext) {
+  Random random(59);
+  for (const PagedShape& shape :
+       {PagedShape{2, 1, 64, KvFormat::bf16}, PagedShape{2, 1, 64, KvFormat::f8}})
+    for (const int64_t begin : {int64_t{20000}, int64_t{65535}, int64_t{70000}}) {
+      SCOPED_TRACE(name(shape) << " at " << begin);
+      constexpr int64_t rows = 3;
+      const Problem problem(random, shape, begin + rows);
+      World world(random, shape, problem.pages(begin + rows));
+      const std::vector<int32_t> pages = world.take(problem.pages(begin + rows));
+      world.fill(problem, pages, begin);
+      const Result together =
+          world.step({{&problem, pages, begin, rows}}, Form::answer, 4, 1 << 17);
+      judge(world, problem, pages, begin, rows, Form::answer, together.q.data(),
+            together.out.data());
+      if (HasFatalFailure()) return;
+      const int64_t width = problem.out_width();
+      for (int64_t row = 0; row < rows; ++row) {
+        const Result single = world.step({{&problem, pages, begin + row, 1}}, Form::answer);
+        expect_same(single.out.data(), together.out.data() + row * width, width);
+      }
+    }
+}
+
 // Whole prompts, chunks against what is cached, several in one batch.
 TEST_F(CudaOps, PagedPrompt) {
   Random random(54);

@@ -8,6 +8,7 @@
 
 #include "ops/attention/paged_attention_cuda.h"
 #include "ops/matmul/f8_rows.cuh"
+#include "ops/sm90/bulk_copy.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -52,6 +53,15 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+inline __device__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier,
+                                 sm90::CachePolicy policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
 

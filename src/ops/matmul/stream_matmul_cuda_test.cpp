@@ -123,7 +123,7 @@ TEST_P(StreamMatmul, AgreesWithTheOracle) {
                                                                                  {40, 4500}}) {
     const PackedOnDevice weight(GetParam(), random_matrix(DType::bf16, outputs, columns, 3));
     const std::vector<double> w = weight.values();
-    for (int64_t rows : {1, 2, 7, 8, 9, 63, 64, 65, 256}) {
+    for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 256}) {
       const Bf16Rows x(random_floats(static_cast<size_t>(rows * columns), 5), columns);
       const Oracle oracle(widened_rows(x, rows, columns), w, rows, outputs, columns);
       const OnDevice<Bf16> device_x(x.bits);
@@ -159,7 +159,7 @@ TEST_P(StreamMatmul, ManyOutputs) {
 }
 
 TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthers) {
-  for (int64_t columns : {130, 1000, 4224}) {
+  for (int64_t columns : {130, 1000, 2048, 4224}) {
     // Enough for wgmma to take all of them together.
     constexpr int64_t rows = 256, outputs = 1210;
     const PackedOnDevice weight(GetParam(), random_matrix(DType::f32, outputs, columns, 3));
@@ -186,7 +186,7 @@ class StreamMatmuls : public CudaOps {};
 // Four products of different formats in one launch give what four launches give.
 TEST_F(StreamMatmuls, SeveralAtOnce) {
   for (int64_t columns : {200, 2048})
-    for (int64_t rows : {1, 5, 30, 100}) {
+    for (int64_t rows : {1, 2, 4, 5, 30, 100}) {
       const PackedOnDevice weights[] = {
           {PackedFormat::f8, random_matrix(DType::f8_e4m3, 3000, columns, 3)},
           {PackedFormat::bf16, random_matrix(DType::bf16, 64, columns, 4)},
@@ -217,7 +217,7 @@ TEST_F(StreamMatmuls, SeveralAtOnce) {
 // product is that of those very rows.
 TEST_F(StreamMatmuls, NormsItsRows) {
   for (int64_t columns : {40, 130, 2048, 4100})
-    for (int64_t rows : {1, 2, 7, 8}) {
+    for (int64_t rows : {1, 2, 3, 4, 7, 8}) {
       constexpr int64_t outputs = 40;
       const int64_t stride = (columns + 3) / 4 * 4 + 4;
       const int64_t padded = (columns + tile_columns - 1) / tile_columns * tile_columns;

@@ -92,8 +92,9 @@ __device__ inline bool choose_at_once(const float (&mine)[logits_per_lane], int3
   return true;
 }
 
-// As choose_at_once(), for any row: one pass over the logits for each slot. Not inlined: it is
-// hardly ever used, and instructions, too, have to be fetched.
+// As choose_at_once(), for any row: one pass over the logits for each slot, past the first-level
+// cache, where a rehearsal may have left others. Not inlined: it is hardly ever used, and
+// instructions, too, have to be fetched.
 __device__ __noinline__ inline void choose_one_by_one(const float* logits, int32_t experts,
                                                       int32_t top_k, int32_t* ids, float* weights,
                                                       float& largest) {
@@ -105,7 +106,7 @@ __device__ __noinline__ inline void choose_one_by_one(const float* logits, int32
     int32_t best_id = INT32_MAX;
 #pragma unroll 1
     for (int32_t e = lane; e < experts; e += warp_lanes) {
-      const uint32_t key = order_key(logits[e]);
+      const uint32_t key = order_key(__ldcg(logits + e));
       const bool is_next = key < last_key || (key == last_key && e > last_id);
       if (is_next && key > best) {
         best = key;
@@ -116,7 +117,7 @@ __device__ __noinline__ inline void choose_one_by_one(const float* logits, int32
     // Within bounds even if the logits change meanwhile (a rehearsal's may).
     last_id =
         min(__reduce_min_sync(whole_warp, best == last_key ? best_id : INT32_MAX), experts - 1);
-    const float logit = logits[last_id];
+    const float logit = __ldcg(logits + last_id);
     if (slot == 0) largest = logit;
     if (lane == 0) {
       ids[slot] = last_id;

@@ -29,6 +29,7 @@ class FakeServer : public ::testing::Test {
     size_t cache_bytes = 0;
     HttpOptions http = {.port = 0};
     std::string log = {};
+    SiteOptions sites = {};
   };
 
   void start(const Settings& settings) {
@@ -47,7 +48,8 @@ class FakeServer : public ::testing::Test {
     thread = std::make_unique<EngineThread>(*core, settings.queue, metrics);
     model.id = "fake";
     model.tokenizer = &tokenizer;
-    api = std::make_unique<Api>(model, *thread, metrics, settings.api_key);
+    api = std::make_unique<Api>(model, *thread, metrics, settings.api_key,
+                                AllowedSites(settings.sites));
     if (!settings.log.empty()) log = std::make_unique<AccessLog>(settings.log);
     server = std::make_unique<HttpServer>(*api, log.get(), settings.http);
   }

@@ -7,6 +7,7 @@
 #include "text/grammar/json_rules.h"
 #include "text/grammar/json_schema.h"
 #include "text/grammar/regular_expression.h"
+#include "text/grammar/token_trie.h"
 
 namespace qnext::grammar {
 namespace {
@@ -20,7 +21,10 @@ constexpr std::string_view parameter_end = "\n</parameter>\n";
 class AnswerBuilder {
  public:
   AnswerBuilder(const AnswerForm& form, const ToolSchemas& schemas)
-      : form_(form), schemas_(schemas), rules_(builder_, form.calls == CallForm::xml) {}
+      : form_(form),
+        schemas_(schemas),
+        content_rules_(builder_, {}),
+        call_rules_(builder_, {.one_line = true, .without_tags = form.calls == CallForm::xml}) {}
 
   std::shared_ptr<const Grammar> build() {
     const int32_t root = builder_.rule();
@@ -69,6 +73,12 @@ class AnswerBuilder {
     builder_.literal(first, "\n", to);
   }
 
+  // What stands between a tag and the JSON of a call.
+  void edge(int32_t from, int32_t to) {
+    builder_.empty(from, to);
+    builder_.literal(from, "\n", to);
+  }
+
   // Any bytes up to the first `tag`, and it. Returns the states that are inside: all but the first
   // have read the beginning of a tag.
   std::vector<int32_t> until(int32_t from, std::string_view tag, int32_t to, bool is_free) {
@@ -91,6 +101,11 @@ class AnswerBuilder {
                        target(first));
         first = byte;
       }
+      // Tags begin with "<" and nowhere else have it.
+      Grammar::Plain plain{similar_bytes};
+      const auto expected = static_cast<uint8_t>(tag[i]);
+      if (is_plain(expected)) plain.except = {expected};
+      builder_.set_plain(inside[i], std::move(plain));
     }
     return inside;
   }
@@ -109,12 +124,12 @@ class AnswerBuilder {
     const ContentForm& form = form_.content;
     switch (form.kind) {
       case ContentForm::Kind::schema:
-        return builder_.call(from, schema_rule(rules_, form.schema, form.path), to);
+        return builder_.call(from, schema_rule(content_rules_, form.schema, form.path), to);
       case ContentForm::Kind::object:
-        return builder_.call(from, rules_.any_object(), to);
+        return builder_.call(from, content_rules_.any_object(), to);
       case ContentForm::Kind::expression:
         return add_text(builder_, from, regular_expression(form.expression, true),
-                        {.form = TextForm::plain}, to);
+                        {.form = TextForm::plain, .delimited = true}, to);
       case ContentForm::Kind::choice:
         return add_text(builder_, from, TextAutomaton::one_of(form.choices),
                         {.form = TextForm::plain}, to);
@@ -143,30 +158,30 @@ class AnswerBuilder {
   void json_call(const AnswerTool& tool, int32_t from, int32_t to) {
     const auto state = [this] { return builder_.state(); };
     int32_t at = state();
-    builder_.call(from, rules_.space(), at);
+    edge(from, at);
     const auto step = [&](auto&& add) {
       const int32_t next = state();
       add(at, next);
       at = next;
     };
-    step([&](int32_t a, int32_t b) { rules_.open(a, '{', b); });
+    step([&](int32_t a, int32_t b) { call_rules_.open(a, '{', b); });
     at = then(at, "\"name\"");
-    step([&](int32_t a, int32_t b) { rules_.colon(a, b); });
-    step([&](int32_t a, int32_t b) { rules_.value(a, json::Value(tool.name), b); });
-    step([&](int32_t a, int32_t b) { rules_.comma(a, b); });
+    step([&](int32_t a, int32_t b) { call_rules_.colon(a, b); });
+    step([&](int32_t a, int32_t b) { call_rules_.value(a, json::Value(tool.name), b); });
+    step([&](int32_t a, int32_t b) { call_rules_.comma(a, b); });
     at = then(at, "\"arguments\"");
-    step([&](int32_t a, int32_t b) { rules_.colon(a, b); });
-    const int32_t arguments = schema_rule(rules_, tool.parameters, tool.path);
+    step([&](int32_t a, int32_t b) { call_rules_.colon(a, b); });
+    const int32_t arguments = schema_rule(call_rules_, tool.parameters, tool.path);
     step([&](int32_t a, int32_t b) { builder_.call(a, arguments, b); });
-    step([&](int32_t a, int32_t b) { rules_.close(a, '}', b); });
-    step([&](int32_t a, int32_t b) { builder_.call(a, rules_.space(), b); });
+    step([&](int32_t a, int32_t b) { call_rules_.close(a, '}', b); });
+    step([&](int32_t a, int32_t b) { edge(a, b); });
     builder_.literal(at, call_end, to);
   }
 
   void xml_call(const AnswerTool& tool, int32_t from, int32_t to) {
     check_name(tool, tool.name);
     int32_t at = then(from, "\n<function=" + tool.name + ">\n");
-    for (const SchemaMember& member : schema_members(rules_, tool.parameters, tool.path)) {
+    for (const SchemaMember& member : schema_members(call_rules_, tool.parameters, tool.path)) {
       check_name(tool, member.key);
       const int32_t next = builder_.state();
       const int32_t value = then(at, "<parameter=" + member.key + ">\n");
@@ -196,7 +211,8 @@ class AnswerBuilder {
   const AnswerForm& form_;
   const ToolSchemas& schemas_;
   GrammarBuilder builder_;
-  JsonRules rules_;
+  JsonRules content_rules_;
+  JsonRules call_rules_;
 };
 
 }  // namespace

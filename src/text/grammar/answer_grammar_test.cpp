@@ -59,8 +59,10 @@ TEST(AnswerGrammar, RequiredCallsAreCallsOfDeclaredTools) {
   expect(reader_of(form_of(Kind::none, CallForm::json)),
          {json_call, json_call + "\n" + json_call,
           "<tool_call>{\"name\":\"stop\",\"arguments\":{}}</tool_call>"},
-         {"", "text", "text" + json_call, json_call + "text",
-          "<tool_call>\n{\"name\": \"other\", \"arguments\": {}}\n</tool_call>",
+         {"", "text", "<tool_call>\n{\n\"name\":\"stop\",\"arguments\":{}}\n</tool_call>",
+          "<tool_call>\n\n{\"name\":\"stop\",\"arguments\":{}}\n</tool_call>",
+          "<tool_call>\n{\"name\":\"stop\",\"arguments\":{\n}}\n</tool_call>", "text" + json_call,
+          json_call + "text", "<tool_call>\n{\"name\": \"other\", \"arguments\": {}}\n</tool_call>",
           "<tool_call>\n{\"name\": \"weather\", \"arguments\": {}}\n</tool_call>",
           "<tool_call>\n{\"name\": \"stop\", \"arguments\": {\"how\": \"never\"}}\n</tool_call>",
           "<tool_call>\n{\"name\": \"stop\", \"arguments\": {}}"});
@@ -122,7 +124,10 @@ TEST(AnswerGrammar, ContentHasItsForm) {
       .kind = Kind::choice, .schema = {}, .path = "", .expression = "", .choices = {"yes", "no"}};
   expect(reader_of(form), {"yes", "no"}, {"yesno", "n"});
   AnswerForm either = form_of(Kind::object, CallForm::json);
-  expect(reader_of(either), {"{}", json_call}, {"text", "{}" + json_call});
+  expect(reader_of(either), {"{}", json_call, "{\n  \"a\": \"</b>\"\n}"},
+         {"text", "{}" + json_call});
+  either.calls = CallForm::xml;
+  expect(reader_of(either), {"{\"a\": \"</b>\"}", xml_call}, {});
 }
 
 // Whatever the grammar lets through, the parser of answers reads as the call that it is.

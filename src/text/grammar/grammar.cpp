@@ -177,6 +177,11 @@ void GrammarBuilder::set_similar(int32_t state, int32_t other) {
   at(state).similar = other;
 }
 
+void GrammarBuilder::set_plain(int32_t state, Grammar::Plain plain) {
+  at(state).plain = static_cast<int32_t>(grammar_.plains.size());
+  grammar_.plains.push_back(std::move(plain));
+}
+
 std::shared_ptr<const Grammar> GrammarBuilder::finish(int32_t root) {
   auto grammar = std::make_shared<Grammar>(std::move(grammar_));
   grammar_ = {};

@@ -31,6 +31,14 @@ struct Grammar {
     bool is_free = false;
     // Within the next `similar_bytes` bytes this state goes the way of that one.
     int32_t similar = -1;
+    int32_t plain = -1;  // Grammar::plains
+  };
+  // What a state does with plain characters (text/grammar/token_trie.h), where that can be said in
+  // short: from here `most` of them may be read, whichever they are, and not one more, unless the
+  // first is one of `except`, of which nothing is said. No rule but the root ends behind them.
+  struct Plain {
+    int32_t most = 0;
+    std::vector<uint8_t> except = {};  // ASCII
   };
   struct Rule {
     int32_t start = 0;
@@ -39,10 +47,12 @@ struct Grammar {
 
   std::vector<State> states;
   std::vector<Rule> rules;
+  std::vector<Plain> plains;
   int32_t root = 0;
 };
 
-// Longer tokens do not use Grammar::State::similar.
+// Longer tokens use neither Grammar::State::similar nor Grammar::State::plain; so many plain
+// characters are as good as any number.
 constexpr int32_t similar_bytes = 160;
 
 class GrammarBuilder {
@@ -62,6 +72,7 @@ class GrammarBuilder {
   void literal(int32_t from, std::string_view text, int32_t to);
   void set_free(int32_t state);
   void set_similar(int32_t state, int32_t other);
+  void set_plain(int32_t state, Grammar::Plain plain);
 
   // Drops what leads nowhere. Throws Error where no text satisfies `root`, or where a rule calls
   // itself before it has read anything.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "text/grammar/number_automaton.h"
@@ -9,12 +10,14 @@
 namespace qnext::grammar {
 namespace {
 
-constexpr int widest_indent = 32;
+// Ten levels of two spaces, five of four, eight of a tab.
+constexpr int most_spaces = 20;
+constexpr int most_tabs = 8;
 
 }  // namespace
 
-JsonRules::JsonRules(GrammarBuilder& builder, bool between_tags)
-    : builder_(builder), between_tags_(between_tags) {}
+JsonRules::JsonRules(GrammarBuilder& builder, const JsonStyle& style)
+    : builder_(builder), style_(style) {}
 
 // The number is known before the body is made, which may call it.
 int32_t JsonRules::make(int32_t& rule, const std::function<void(int32_t, int32_t)>& body) {
@@ -25,26 +28,21 @@ int32_t JsonRules::make(int32_t& rule, const std::function<void(int32_t, int32_t
   return made;
 }
 
-int32_t JsonRules::space() {
-  return make(space_, [&](int32_t from, int32_t to) {
-    builder_.empty(from, to);
-    builder_.literal(from, " ", to);
-    const int32_t line = builder_.state();
-    const int32_t second = builder_.state();
-    int32_t indent = builder_.state();
-    builder_.literal(from, "\n", line);
-    builder_.literal(line, "\n", second);
-    builder_.empty(line, indent);
-    builder_.empty(second, indent);
-    builder_.empty(indent, to);
-    for (int i = 0; i < widest_indent; ++i) {
-      const int32_t next = builder_.state();
-      builder_.literal(indent, " ", next);
-      builder_.literal(indent, "\t", next);
-      builder_.empty(next, to);
-      indent = next;
-    }
+void JsonRules::line(int32_t from, int32_t to) {
+  if (style_.one_line) return;
+  const int32_t rule = make(line_, [&](int32_t begin, int32_t end) {
+    const int32_t behind = builder_.state();
+    builder_.literal(begin, "\n", behind);
+    builder_.empty(behind, end);
+    for (const auto& [blank, most] : {std::pair{" ", most_spaces}, {"\t", most_tabs}})
+      for (int i = 0, at = behind; i < most; ++i) {
+        const int32_t next = builder_.state();
+        builder_.literal(at, blank, next);
+        builder_.empty(next, end);
+        at = next;
+      }
   });
+  builder_.call(from, rule, to);
 }
 
 int32_t JsonRules::string() {
@@ -127,7 +125,8 @@ void JsonRules::quoted(int32_t from, const TextAutomaton& texts, bool escapes, i
   const int32_t begin = builder_.state();
   const int32_t end = builder_.state();
   const TextStyle style{.form = escapes ? TextForm::json_escapes : TextForm::json,
-                        .without_tags = between_tags_};
+                        .without_tags = style_.without_tags,
+                        .delimited = true};
   builder_.literal(from, "\"", begin);
   add_text(builder_, begin, texts, style, end, counted);
   builder_.literal(end, "\"", to);
@@ -194,18 +193,24 @@ void JsonRules::colon(int32_t from, int32_t to) {
 }
 
 void JsonRules::comma(int32_t from, int32_t to) {
-  open(from, ',', to);
+  const int32_t behind = builder_.state();
+  builder_.literal(from, ",", behind);
+  builder_.empty(behind, to);
+  builder_.literal(behind, " ", to);
+  line(behind, to);
 }
 
 void JsonRules::open(int32_t from, char bracket, int32_t to) {
   const int32_t behind = builder_.state();
   builder_.literal(from, std::string_view(&bracket, 1), behind);
-  builder_.call(behind, space(), to);
+  builder_.empty(behind, to);
+  line(behind, to);
 }
 
 void JsonRules::close(int32_t from, char bracket, int32_t to) {
   const int32_t before = builder_.state();
-  builder_.call(from, space(), before);
+  builder_.empty(from, before);
+  line(from, before);
   builder_.literal(before, std::string_view(&bracket, 1), to);
 }
 

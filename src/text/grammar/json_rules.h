@@ -1,8 +1,9 @@
 // The rules that all grammars of JSON share: white space, values of any kind, one given value.
 //
-// White space is what models and libraries write: none, a space, or one or two line ends and up to
-// 32 spaces or tabs, behind an opening bracket, behind a comma and before a closing bracket; none
-// or a space behind a colon. So a model cannot write white space for ever.
+// White space is what models and libraries write: none or a space behind a colon and a comma and,
+// unless all is on one line, a line end with up to 20 spaces or 8 tabs behind an opening bracket,
+// behind a comma and before a closing bracket. Two such runs never meet, and there is none inside a
+// value but between the parts of lists and objects: a model cannot spend an answer on white space.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +17,20 @@
 
 namespace qnext::grammar {
 
+struct JsonStyle {
+  bool one_line = false;
+  // Strings never hold "</": TextStyle::without_tags.
+  bool without_tags = false;
+};
+
 class JsonRules {
  public:
-  // `between_tags`: strings never hold "</" (TextStyle::without_tags). The builder must outlive it.
-  JsonRules(GrammarBuilder& builder, bool between_tags);
+  // The builder must outlive it.
+  JsonRules(GrammarBuilder& builder, const JsonStyle& style);
 
   GrammarBuilder& builder() { return builder_; }
 
   // Rules, each made when it is first asked for.
-  int32_t space();
   int32_t string();
   int32_t boolean();
   int32_t number();
@@ -40,7 +46,7 @@ class JsonRules {
               const Counted* counted = nullptr);
   // One value, however white space lies in it.
   void value(int32_t from, const json::Value& value, int32_t to);
-  // A colon and what may stand behind it; a comma; the space before a closing bracket and it.
+  // A colon, a comma, an opening bracket, and white space behind it; white space and a closing one.
   void colon(int32_t from, int32_t to);
   void comma(int32_t from, int32_t to);
   void open(int32_t from, char bracket, int32_t to);
@@ -49,9 +55,12 @@ class JsonRules {
  private:
   int32_t make(int32_t& rule, const std::function<void(int32_t from, int32_t to)>& body);
 
+  // A line end and an indentation, where there may be any.
+  void line(int32_t from, int32_t to);
+
   GrammarBuilder& builder_;
-  bool between_tags_;
-  int32_t space_ = -1;
+  JsonStyle style_;
+  int32_t line_ = -1;
   int32_t string_ = -1;
   int32_t boolean_ = -1;
   int32_t number_ = -1;

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -163,7 +164,7 @@ TEST(JsonSchema, Arrays) {
       {R"({"type": "array", "items": [{"type": "string"}], "additionalItems": false})",
        {"[]", "[\"a\"]"},
        {"[\"a\",1]"}},
-      {R"({"type": "array", "maxItems": 0})", {"[]", "[ ]"}, {"[1]"}},
+      {R"({"type": "array", "maxItems": 0})", {"[]", "[\n]"}, {"[1]"}},
       {R"({"type": "array", "minItems": 3, "items": {"const": 1}})",
        {"[1,1,1]", "[1,1,1,1,1]"},
        {"[1,1]"}},
@@ -294,13 +295,52 @@ TEST(JsonSchema, RefusalsNameThePlaceAndTheKeyword) {
 }
 
 TEST(JsonSchema, BetweenTagsStringsHoldNoClosingTag) {
-  GrammarReader reader(testing::schema_grammar(R"({"enum": ["</a>", "b"]})", true));
+  GrammarReader reader(
+      testing::schema_grammar(R"({"enum": ["</a>", "b"]})", {.without_tags = true}));
   EXPECT_TRUE(testing::accepts(reader, "\"<\\/a>\""));
   EXPECT_FALSE(testing::accepts(reader, "\"</a>\""));
   EXPECT_TRUE(testing::accepts(reader, "\"b\""));
-  GrammarReader any(testing::schema_grammar("true", true));
+  GrammarReader any(testing::schema_grammar("true", {.without_tags = true}));
   EXPECT_TRUE(testing::accepts(any, "{\"a/b\": \"< /<\\/<<\\u002f\"}"));
   EXPECT_FALSE(testing::accepts(any, "\"<<</\""));
+}
+
+// The longest run of white space that may come; more than `most` counts as no end.
+int longest_blank(GrammarReader& reader, int32_t at, int most) {
+  if (most < 0) return 0;
+  int longest = 0;
+  for (const char blank : {' ', '\n', '\t', '\r'}) {
+    const int32_t next = reader.next(at, static_cast<uint8_t>(blank));
+    if (next == GrammarReader::dead) continue;
+    longest = std::max(longest, 1 + longest_blank(reader, next, most - 1));
+  }
+  return longest;
+}
+
+TEST(JsonSchema, WhiteSpaceIsWhatModelsWrite) {
+  check({{"true",
+          {"[1,2]", "[1, 2]", "[\n  1,\n  2\n]", "{\n\t\"a\": {\n\t\t\"b\":1\n\t}\n}", "[\n]"},
+          {"[ 1]", "[1 ]", "[1 ,2]", "{\"a\" :1}", "{\"a\":  1}", "{\"a\":\n1}", "[1,\n\n2]",
+           "[1,\n \t2]", "[1,\r\n2]", "[\n\n]", "\n1", "1\n"}}});
+  const char* const schema = R"({"type": "object", "properties": {"a": {"type": "array", "items":
+      {"type": ["integer", "object"]}}, "b": {"enum": ["x", [1, {"y": 2}]]}}, "required": ["b"]})";
+  const std::string text = R"({"a": [1, {"k": [null]}, {}], "b": [1, {"y": 2}], "c": ["", 1.5e3]})";
+  for (const bool one_line : {false, true}) {
+    for (const char* one : {schema, "true"}) {
+      GrammarReader reader(testing::schema_grammar(one, {.one_line = one_line}));
+      EXPECT_TRUE(testing::accepts(reader, text));
+      int32_t at = reader.start();
+      bool in_string = false;
+      for (size_t i = 0; i < text.size(); ++i) {
+        const int longest = in_string ? 0 : longest_blank(reader, at, 40);
+        EXPECT_LE(longest, one_line ? 1 : 21) << text.substr(0, i);
+        in_string ^= text[i] == '"';
+        at = reader.next(at, static_cast<uint8_t>(text[i]));
+      }
+      EXPECT_EQ(longest_blank(reader, at, 40), 0);
+      EXPECT_EQ(testing::accepts(reader, "{\n  \"b\": \"x\"\n}"), !one_line);
+    }
+  }
 }
 
 // Whatever it makes is JSON, and never comes to a dead end.

@@ -4,10 +4,12 @@
 #include <array>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "text/grammar/plain_ways.h"
 #include "text/utf8.h"
 
 namespace qnext::grammar {
@@ -88,6 +90,7 @@ class Writer {
       for (const TextAutomaton::Edge& edge : state.edges) add_edge(i, edge, i >= count, tags);
     }
     if (counted_) tell_similar();
+    if (style_.delimited) tell_plain();
   }
 
  private:
@@ -211,17 +214,16 @@ class Writer {
     }
   }
 
-  // Ends of sequences that go to the same target are made once.
+  // Ends of sequences that go the same way are made once.
   void add_sequence(size_t from, const Sequence& sequence, int32_t target) {
     int32_t at = places_[static_cast<size_t>(target)];
-    Sequence end;
     for (size_t i = sequence.size(); i-- > 1;) {
-      end.insert(end.begin(), sequence[i]);
-      const auto [place, is_new] = ends_.try_emplace({end, target}, 0);
+      const auto [place, is_new] = ends_.try_emplace({at, sequence[i]}, 0);
       if (is_new) {
         place->second = builder_.state();
         for (const ByteRange& range : sequence[i])
           builder_.bytes(place->second, range.first, range.last, at);
+        made_ends_.push_back(&*place);
       }
       at = place->second;
     }
@@ -245,16 +247,27 @@ class Writer {
     const auto similar_place = [&](int64_t place) {
       return alike(place % count) + place / count * count;
     };
+    std::unordered_map<int32_t, int32_t> others;
     for (size_t i = 0; i < places_.size(); ++i) {
       const int64_t other = similar_place(static_cast<int64_t>(i));
       if (other != static_cast<int64_t>(i))
-        builder_.set_similar(places_[i], places_[static_cast<size_t>(other)]);
+        others[places_[i]] = places_[static_cast<size_t>(other)];
     }
-    for (const auto& [key, state] : ends_) {
-      const auto other = ends_.find({key.first, static_cast<int32_t>(similar_place(key.second))});
-      if (other != ends_.end() && other->second != state)
-        builder_.set_similar(state, other->second);
+    // Those that go on to others come first.
+    for (const Ends::value_type* end : made_ends_) {
+      const auto goes_on = others.find(end->first.first);
+      if (goes_on == others.end()) continue;
+      const auto other = ends_.find({goes_on->second, end->first.second});
+      if (other != ends_.end()) others[end->second] = other->second;
     }
+    for (const auto& [state, other] : others) builder_.set_similar(state, other);
+  }
+
+  void tell_plain() {
+    const std::vector<Grammar::Plain> plains = plain_ways(automaton_);
+    for (size_t i = 0; i < places_.size(); ++i)
+      if (const Grammar::Plain& plain = plains[i % plains.size()]; plain.most > 0)
+        builder_.set_plain(places_[i], plain);
   }
 
   GrammarBuilder& builder_;
@@ -262,7 +275,10 @@ class Writer {
   const TextAutomaton& automaton_;
   const Counted* counted_;
   std::vector<int32_t> places_;  // of the automaton's states
-  std::map<std::pair<Sequence, int32_t>, int32_t> ends_;
+  // States that read one of a set of bytes and go on to another state.
+  using Ends = std::map<std::pair<int32_t, ByteSet>, int32_t>;
+  Ends ends_;
+  std::vector<const Ends::value_type*> made_ends_;
 };
 
 }  // namespace

@@ -19,6 +19,8 @@ struct TextStyle {
   TextForm form = TextForm::json;
   // Of JSON: "</" does not occur, as "<\/" stands for it: for JSON between tags.
   bool without_tags = false;
+  // What follows the texts begins with no plain character (token_trie.h), or is the end of all.
+  bool delimited = false;
 };
 
 // Adds to `builder` that texts of the automaton lead from `from` to `to`. `counted`: the automaton

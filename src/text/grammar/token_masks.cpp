@@ -21,6 +21,10 @@ void set_bit(TokenMask& mask, int32_t token) {
   mask[static_cast<size_t>(token) / 32] |= uint32_t{1} << (token % 32);
 }
 
+void clear_bit(TokenMask& mask, int32_t token) {
+  mask[static_cast<size_t>(token) / 32] &= ~(uint32_t{1} << (token % 32));
+}
+
 bool has_bit(const TokenMask& mask, int32_t token) {
   return (mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1) != 0;
 }
@@ -42,8 +46,8 @@ int32_t TokenMasks::representative(int32_t state) const {
 // What lies below `node` and can be read from `situation` on: visit(i, next) takes node i, which is
 // read to `next`, and returns where to go on, i + 1 or behind what is below it.
 template <typename Visit>
-void TokenMasks::walk(int32_t node, int32_t situation, Visit&& visit) {
-  const std::vector<TokenTrie::Node>& nodes = trie_.nodes();
+void TokenMasks::walk(const std::vector<TokenTrie::Node>& nodes, int32_t node, int32_t situation,
+                      Visit&& visit) {
   const auto base = static_cast<size_t>(nodes[static_cast<size_t>(node)].depth);
   path_[base] = situation;
   const int32_t end = nodes[static_cast<size_t>(node)].end;
@@ -63,10 +67,21 @@ const TokenMasks::StateTokens& TokenMasks::tokens_of(int32_t state) {
   const auto [place, is_new] = states_.try_emplace(representative(state));
   StateTokens& tokens = place->second;
   if (!is_new) return tokens;
+  const Grammar& grammar = reader_.grammar();
+  const int32_t plain = grammar.states[static_cast<size_t>(place->first)].plain;
+  const int32_t situation = reader_.start_local(place->first);
+  if (plain >= 0 && trie_.longest() <= similar_bytes)
+    find_tokens(situation, grammar.plains[static_cast<size_t>(plain)], tokens);
+  else
+    find_tokens(situation, tokens);
+  return tokens;
+}
+
+void TokenMasks::find_tokens(int32_t situation, StateTokens& tokens) {
   const std::vector<TokenTrie::Node>& nodes = trie_.nodes();
   size_t count = 0;
-  tokens.many.resize((static_cast<size_t>(trie_.vocabulary()) + 31) / 32);
-  walk(0, reader_.start_local(place->first), [&](int32_t i, int32_t next) {
+  tokens.many.resize(trie_.every_token().size());
+  walk(nodes, 0, situation, [&](int32_t i, int32_t next) {
     const TokenTrie::Node& at = nodes[static_cast<size_t>(i)];
     if (at.token >= 0) {
       set_bit(tokens.many, at.token);
@@ -81,13 +96,58 @@ const TokenMasks::StateTokens& TokenMasks::tokens_of(int32_t state) {
   else
     tokens.few = {};
   tokens.few.shrink_to_fit();
-  return tokens;
+}
+
+// The tokens of plain characters are known; those that begin with an exception are walked in the
+// whole tree, of all others those that are not plain.
+void TokenMasks::find_tokens(int32_t situation, const Grammar::Plain& plain, StateTokens& tokens) {
+  add_plain(plain, tokens.many);
+  const auto below = [&](const std::vector<TokenTrie::Node>& nodes, bool exceptions) {
+    const bool is_whole = &nodes == &trie_.nodes();
+    const auto visit = [&](int32_t i, int32_t next) {
+      const TokenTrie::Node& at = nodes[static_cast<size_t>(i)];
+      if (at.token >= 0) set_bit(tokens.many, at.token);
+      const int32_t place = is_whole ? i : trie_.other_places()[static_cast<size_t>(i)];
+      const bool has_children = trie_.nodes()[static_cast<size_t>(place)].end > place + 1;
+      if (has_children && reader_.may_end(next)) tokens.exits.push_back(place);
+      return reader_.must_end(next) ? at.end : i + 1;
+    };
+    for (int32_t first = 1; first < nodes[0].end; first = nodes[static_cast<size_t>(first)].end) {
+      const uint8_t byte = nodes[static_cast<size_t>(first)].byte;
+      if ((std::ranges::find(plain.except, byte) != plain.except.end()) != exceptions) continue;
+      const int32_t next = reader_.next(situation, byte);
+      if (next != GrammarReader::dead && visit(first, next) == first + 1)
+        walk(nodes, first, next, visit);
+    }
+  };
+  below(trie_.other_nodes(), false);
+  if (!plain.except.empty()) below(trie_.nodes(), true);
+}
+
+void TokenMasks::add_plain(const Grammar::Plain& plain, TokenMask& mask) const {
+  const std::span<const int32_t> known(trie_.plain_tokens());
+  const size_t count = trie_.plain_up_to(plain.most);
+  if (2 * count > known.size()) {
+    mask = trie_.every_plain_token();
+    for (const int32_t token : known.subspan(count)) clear_bit(mask, token);
+  } else {
+    mask.resize(trie_.every_token().size());
+    for (const int32_t token : known.first(count)) set_bit(mask, token);
+  }
+  const std::vector<TokenTrie::Node>& nodes = trie_.nodes();
+  for (int32_t first = 1; first < nodes[0].end && !plain.except.empty();) {
+    const TokenTrie::Node& top = nodes[static_cast<size_t>(first)];
+    if (std::ranges::find(plain.except, top.byte) != plain.except.end())
+      for (int32_t i = first; i < top.end; ++i)
+        if (const int32_t token = nodes[static_cast<size_t>(i)].token; token >= 0)
+          clear_bit(mask, token);
+    first = top.end;
+  }
 }
 
 bool TokenMasks::allows_all(const TokenMask& mask) const {
-  return std::all_of(trie_.nodes().begin(), trie_.nodes().end(), [&](const TokenTrie::Node& node) {
-    return node.token < 0 || has_bit(mask, node.token);
-  });
+  return std::equal(mask.begin(), mask.end(), trie_.every_token().begin(),
+                    [](uint32_t allowed, uint32_t every) { return (every & ~allowed) == 0; });
 }
 
 void TokenMasks::prepare(size_t most) {
@@ -126,7 +186,7 @@ std::shared_ptr<const TokenMask> TokenMasks::mask(int32_t situation) {
     const int32_t after = reader_.after(way.frame);
     if (after == GrammarReader::dead || reader_.must_end(after)) continue;
     for (const int32_t node : tokens.exits)
-      walk(node, after, [&](int32_t i, int32_t) {
+      walk(trie_.nodes(), node, after, [&](int32_t i, int32_t) {
         const int32_t token = trie_.nodes()[static_cast<size_t>(i)].token;
         if (token >= 0) set_bit(mask, token);
         return i + 1;

@@ -6,6 +6,9 @@
 // the tokens that may follow whatever stands below, and the places of the tree where the rule has
 // ended inside a token. Only from those places the walk goes on for each situation, and nearly
 // always stops at once. A situation's mask is made once, too.
+//
+// Inside strings and texts most of the vocabulary may follow. There the grammar says how many plain
+// characters may (Grammar::Plain), and only tokens with others are walked.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +52,11 @@ class TokenMasks {
   const StateTokens& tokens_of(int32_t state);
   int32_t representative(int32_t state) const;
   template <typename Visit>
-  void walk(int32_t node, int32_t situation, Visit&& visit);
+  void walk(const std::vector<TokenTrie::Node>& nodes, int32_t node, int32_t situation,
+            Visit&& visit);
+  void find_tokens(int32_t situation, StateTokens& tokens);
+  void find_tokens(int32_t situation, const Grammar::Plain& plain, StateTokens& tokens);
+  void add_plain(const Grammar::Plain& plain, TokenMask& mask) const;
   void add_twins(TokenMask& mask) const;
   bool allows_all(const TokenMask& mask) const;
 

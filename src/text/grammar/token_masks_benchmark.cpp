@@ -28,7 +28,7 @@ constexpr const char* answer = R"({"name": "Ada Lovelace", "age": 36, "mail": "a
 std::shared_ptr<TokenGrammar> make_grammar(const TokenTrie& trie) {
   const json::Value parsed = json::parse(schema, "schema");
   GrammarBuilder builder;
-  JsonRules rules(builder, false);
+  JsonRules rules(builder, {});
   const int32_t rule = schema_rule(rules, parsed);
   return std::make_shared<TokenGrammar>(builder.finish(rule), trie, std::vector<int32_t>{0});
 }

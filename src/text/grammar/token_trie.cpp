@@ -1,10 +1,31 @@
 #include "text/grammar/token_trie.h"
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <utility>
 
+#include "text/utf8.h"
+
 namespace qnext::grammar {
+namespace {
+
+// Characters of a text that is plain as a whole; else nothing.
+std::optional<int32_t> plain_characters(std::string_view bytes) {
+  int32_t count = 0;
+  for (size_t at = 0; at < bytes.size(); ++count) {
+    const utf8::Character character = utf8::examine(bytes, at);
+    if (character.kind != utf8::Kind::valid || !is_plain(character.code_point)) return std::nullopt;
+    at += character.length;
+  }
+  return count;
+}
+
+}  // namespace
+
+bool is_plain(char32_t c) {
+  return c >= 0x20 && c != '"' && c != '\\' && c != '/' && c != '<';
+}
 
 TokenTrie::TokenTrie(const Tokenizer& tokenizer, int32_t vocabulary)
     : tokenizer_(&tokenizer), vocabulary_(vocabulary) {
@@ -48,6 +69,67 @@ TokenTrie::TokenTrie(const Tokenizer& tokenizer, int32_t vocabulary)
   }
   close(0);
   nodes_[0].end = static_cast<int32_t>(nodes_.size());
+  sort_plain_tokens();
+}
+
+void TokenTrie::sort_plain_tokens() {
+  every_token_.resize((static_cast<size_t>(vocabulary_) + 31) / 32);
+  std::vector<std::vector<int32_t>> by_characters;
+  every_plain_token_.resize(every_token_.size());
+  for (const Node& node : nodes_) {
+    if (node.token < 0) continue;
+    const size_t word = static_cast<size_t>(node.token) / 32;
+    const uint32_t bit = uint32_t{1} << (node.token % 32);
+    every_token_[word] |= bit;
+    const auto characters = plain_characters(tokenizer_->token_bytes(node.token));
+    if (!characters) continue;
+    every_plain_token_[word] |= bit;
+    const auto place = static_cast<size_t>(*characters);
+    if (by_characters.size() <= place) by_characters.resize(place + 1);
+    by_characters[place].push_back(node.token);
+  }
+  for (const std::vector<int32_t>& tokens : by_characters) {
+    plain_tokens_.insert(plain_tokens_.end(), tokens.begin(), tokens.end());
+    plain_counts_.push_back(plain_tokens_.size());
+  }
+  make_other_nodes();
+}
+
+size_t TokenTrie::plain_up_to(int32_t characters) const {
+  if (plain_counts_.empty()) return 0;
+  return plain_counts_[std::min(static_cast<size_t>(characters), plain_counts_.size() - 1)];
+}
+
+void TokenTrie::make_other_nodes() {
+  const auto is_plain_token = [&](int32_t token) {
+    return (every_plain_token_[static_cast<size_t>(token) / 32] >> (token % 32) & 1) != 0;
+  };
+  // Whether such a token ends at the node or below it.
+  std::vector<bool> is_wanted(nodes_.size());
+  std::vector<size_t> path{0};
+  for (size_t i = 1; i < nodes_.size(); ++i) {
+    path.resize(nodes_[i].depth);
+    path.push_back(i);
+    if (nodes_[i].token < 0 || is_plain_token(nodes_[i].token)) continue;
+    for (size_t depth = path.size(); depth-- > 0 && !is_wanted[path[depth]];)
+      is_wanted[path[depth]] = true;
+  }
+  is_wanted[0] = true;
+  std::vector<int32_t> place(nodes_.size() + 1);  // of each node, or of the next that is wanted
+  int32_t count = 0;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    place[i] = count;
+    if (is_wanted[i]) ++count;
+  }
+  place.back() = count;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    if (!is_wanted[i]) continue;
+    Node node = nodes_[i];
+    node.end = place[static_cast<size_t>(node.end)];
+    if (node.token >= 0 && is_plain_token(node.token)) node.token = -1;
+    other_nodes_.push_back(node);
+    other_places_.push_back(static_cast<int32_t>(i));
+  }
 }
 
 }  // namespace qnext::grammar

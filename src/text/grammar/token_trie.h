@@ -1,4 +1,8 @@
 // The tokens of a vocabulary by their bytes, as a tree laid out in the order in which it is walked.
+//
+// Of most tokens it is known beforehand what a string or a text makes of them: those of plain
+// characters alone, which means nothing to JSON, tags or lines. The others, a seventh of a usual
+// vocabulary, have a tree of their own.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +11,9 @@
 #include "text/tokenizer.h"
 
 namespace qnext::grammar {
+
+// Neither a control character nor one of " \ / <.
+bool is_plain(char32_t c);
 
 class TokenTrie {
  public:
@@ -27,6 +34,18 @@ class TokenTrie {
 
   // Node 0 is the root; a node's children come after it, in the order of their bytes.
   const std::vector<Node>& nodes() const { return nodes_; }
+  // Bit t % 32 of word t / 32: token t is in the tree.
+  const std::vector<uint32_t>& every_token() const { return every_token_; }
+  // The tree of those tokens that are not plain characters alone, and for each node of it the one
+  // of nodes() that it is.
+  const std::vector<Node>& other_nodes() const { return other_nodes_; }
+  const std::vector<int32_t>& other_places() const { return other_places_; }
+  // Tokens of plain characters alone, those of fewest characters first.
+  const std::vector<int32_t>& plain_tokens() const { return plain_tokens_; }
+  // How many of them have at most so many characters.
+  size_t plain_up_to(int32_t characters) const;
+  // Their bits.
+  const std::vector<uint32_t>& every_plain_token() const { return every_plain_token_; }
   const std::vector<Twin>& twins() const { return twins_; }
   int32_t longest() const { return longest_; }  // bytes of a token
   int32_t vocabulary() const { return vocabulary_; }
@@ -36,7 +55,16 @@ class TokenTrie {
   const Tokenizer* tokenizer_;
   int32_t vocabulary_;
   int32_t longest_ = 0;
+  void sort_plain_tokens();
+  void make_other_nodes();
+
   std::vector<Node> nodes_;
+  std::vector<uint32_t> every_token_;
+  std::vector<uint32_t> every_plain_token_;
+  std::vector<Node> other_nodes_;
+  std::vector<int32_t> other_places_;
+  std::vector<int32_t> plain_tokens_;
+  std::vector<size_t> plain_counts_;  // by characters
   std::vector<Twin> twins_;
 };
 

@@ -15,10 +15,10 @@
 namespace qnext::grammar::testing {
 
 inline std::shared_ptr<const Grammar> schema_grammar(std::string_view schema,
-                                                     bool between_tags = false) {
+                                                     const JsonStyle& style = {}) {
   const json::Value parsed = json::parse(schema, "schema");
   GrammarBuilder builder;
-  JsonRules rules(builder, between_tags);
+  JsonRules rules(builder, style);
   const int32_t rule = schema_rule(rules, parsed);
   return builder.finish(rule);
 }
