@@ -132,9 +132,9 @@ void refuse_what_is_not_here(const Fields& fields) {
 
 json::Object settings_told_again(const Fields& fields) {
   json::Object told;
-  const auto tell = [&](const char* name, json::Value otherwise) {
+  const auto tell = [&](const char* name, const json::Value& otherwise) {
     const json::Value* given = fields.find(name);
-    told.set(name, given ? *given : std::move(otherwise));
+    told.set(name, given ? *given : otherwise);
   };
   tell("instructions", nullptr);
   tell("max_output_tokens", nullptr);
