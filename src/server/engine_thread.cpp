@@ -255,12 +255,11 @@ bool EngineThread::take_commands(bool idle) {
     everything = std::exchange(cancel_all_, false) || stopping;
   }
   for (const auto& ticket : submitted) start(ticket);
-  for (const auto& ticket : cancelled) {
-    if (leave_turns(ticket))
-      ticket->end({.reason = engine::FinishReason::cancelled});
-    else if (!ticket->has_ended)
-      engine_.cancel(ticket->id);
-  }
+  // First those that wait: the end of others would give them a turn.
+  for (const auto& ticket : cancelled)
+    if (leave_turns(ticket)) ticket->end({.reason = engine::FinishReason::cancelled});
+  for (const auto& ticket : cancelled)
+    if (!ticket->has_ended) engine_.cancel(ticket->id);
   if (everything) end_all();
   return !stopping;
 }

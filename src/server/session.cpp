@@ -303,6 +303,7 @@ asio::awaitable<void> Session::write_generation(Reply& reply) {
   generation.set_wake(nullptr);
   log_usage(generation, answered);
   if (answered) co_return;
+  reply.generation.reset();
   reply.status = 499;
   context_.api.metrics().abandoned.add(1);
 }
