@@ -80,8 +80,12 @@ class FakeServer : public ::testing::Test {
   void expect_all_free() const {
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     ServerLoad load = thread->load();
-    while ((load.unfinished > 0 || load.engine.free_pages != core->options().pages) &&
-           std::chrono::steady_clock::now() < until) {
+    const auto all_free = [&] {
+      return load.unfinished == 0 && load.engine.running == 0 && load.engine.waiting == 0 &&
+             load.engine.free_pages == core->options().pages &&
+             load.engine.free_slots == core->options().slots;
+    };
+    while (!all_free() && std::chrono::steady_clock::now() < until) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       load = thread->load();
     }
