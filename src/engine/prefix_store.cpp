@@ -285,6 +285,18 @@ std::shared_ptr<PrefixStore::Load> PrefixStore::load(std::vector<Segment> segmen
   return load;
 }
 
+// Up to the first that cannot be read.
+std::map<uint64_t, PrefixStore::Contents> PrefixStore::read_files(const Load& load) {
+  std::map<uint64_t, Contents> all;
+  for (const Segment& segment : load.segments_) {
+    if (limits_.reading) limits_.reading();
+    std::optional<Contents> contents = read(segment, load.prompt_);
+    if (!contents) break;
+    all.emplace(segment.hash, std::move(*contents));
+  }
+  return all;
+}
+
 void PrefixStore::read_all() {
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -295,13 +307,7 @@ void PrefixStore::read_all() {
     const bool is_wanted = !ending_ && load.use_count() > 1;
     lock.unlock();
     std::map<uint64_t, Contents> all;
-    for (const Segment& segment : load->segments_) {
-      if (!is_wanted) break;
-      if (limits_.reading) limits_.reading();
-      std::optional<Contents> contents = read(segment, load->prompt_);
-      if (!contents) break;
-      all.emplace(segment.hash, std::move(*contents));
-    }
+    if (is_wanted) all = read_files(*load);
     {
       const std::lock_guard own(load->mutex_);
       load->contents_ = std::move(all);

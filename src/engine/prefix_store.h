@@ -128,6 +128,7 @@ class PrefixStore {
   void keep_budget();
   void write_all();
   void read_all();
+  std::map<uint64_t, Contents> read_files(const Load& load);
 
   Limits limits_;
   std::string folder_;  // of this fingerprint

@@ -1,6 +1,5 @@
-// The one file of the server that knows Boost.Beast's HTTP: it compiles slowly. All that is read
-// goes through async_read_some and all that is written through write(), since each kind of
-// asynchronous operation costs the compiler seconds.
+// All that is read goes through async_read_some and all that is written through write(): each kind
+// of asynchronous operation costs the compiler seconds.
 #include "server/session.h"
 
 #include <algorithm>
@@ -196,14 +195,12 @@ asio::awaitable<Session::error_code> Session::read_more() {
 
 asio::awaitable<Session::error_code> Session::read(Parser& parser, bool whole) {
   parser.eager(whole);
+  const auto is_read = [&] { return whole ? parser.is_done() : parser.is_header_done(); };
   error_code error;
-  while (whole ? !parser.is_done() : !parser.is_header_done()) {
-    error = {};
+  while (!error && !is_read()) {
     if (buffer_.size() > 0) buffer_.consume(parser.put(buffer_.data(), error));
     const bool wants_more = error == http::error::need_more || (!error && buffer_.size() == 0);
-    if (wants_more && !(whole ? parser.is_done() : parser.is_header_done()))
-      error = co_await read_more();
-    if (error) break;
+    if (wants_more && !is_read()) error = co_await read_more();
   }
   co_return error;
 }

@@ -52,6 +52,15 @@ const char* const note = R"({"type": "object", "properties": {"text": {"type": "
     "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2}}, "required": ["text"],
     "additionalProperties": false})";
 
+json::Value request(json::Array tools, bool stream) {
+  const json::Object message{{"role", "user"}, {"content", "Well?"}};
+  return json::Object{{"messages", json::Array{message}},
+                      {"tools", std::move(tools)},
+                      {"max_tokens", 300},
+                      {"temperature", 0},
+                      {"stream", stream}};
+}
+
 // --- /v1/chat/completions -----------------------------------------------------------------------
 
 json::Value chat_request(bool stream) {
@@ -60,12 +69,7 @@ json::Value chat_request(bool stream) {
     tools.push_back(json::Object{
         {"type", "function"},
         {"function", json::Object{{"name", name}, {"parameters", json::parse(schema, "schema")}}}});
-  const json::Object message{{"role", "user"}, {"content", "Well?"}};
-  return json::Object{{"messages", json::Array{message}},
-                      {"tools", std::move(tools)},
-                      {"max_tokens", 300},
-                      {"temperature", 0},
-                      {"stream", stream}};
+  return request(std::move(tools), stream);
 }
 
 Heard hear_chat(const ClientResponse& response, bool stream) {
@@ -157,12 +161,7 @@ json::Value messages_request(bool stream) {
   json::Array tools;
   for (const auto& [name, schema] : {std::pair{"weather", weather}, {"note", note}})
     tools.push_back(json::Object{{"name", name}, {"input_schema", json::parse(schema, "schema")}});
-  const json::Object message{{"role", "user"}, {"content", "Well?"}};
-  return json::Object{{"messages", json::Array{message}},
-                      {"tools", std::move(tools)},
-                      {"max_tokens", 300},
-                      {"temperature", 0},
-                      {"stream", stream}};
+  return request(std::move(tools), stream);
 }
 
 Heard hear_message(const ClientResponse& response, bool stream) {

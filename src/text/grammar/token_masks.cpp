@@ -17,18 +17,6 @@ constexpr size_t most_listed = 1024;
 // A state that reads so many goes on with most of the vocabulary.
 constexpr int many_bytes = 64;
 
-void set_bit(TokenMask& mask, int32_t token) {
-  mask[static_cast<size_t>(token) / 32] |= uint32_t{1} << (token % 32);
-}
-
-void clear_bit(TokenMask& mask, int32_t token) {
-  mask[static_cast<size_t>(token) / 32] &= ~(uint32_t{1} << (token % 32));
-}
-
-bool has_bit(const TokenMask& mask, int32_t token) {
-  return (mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1) != 0;
-}
-
 }  // namespace
 
 TokenMasks::TokenMasks(const TokenTrie& trie, GrammarReader& reader,

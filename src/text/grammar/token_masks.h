@@ -17,12 +17,10 @@
 #include <vector>
 
 #include "text/grammar/grammar_reader.h"
+#include "text/grammar/token_mask.h"
 #include "text/grammar/token_trie.h"
 
 namespace qnext::grammar {
-
-// Bit t % 32 of word t / 32: token t may come.
-using TokenMask = std::vector<uint32_t>;
 
 // For one thread at a time.
 class TokenMasks {

@@ -78,12 +78,10 @@ void TokenTrie::sort_plain_tokens() {
   every_plain_token_.resize(every_token_.size());
   for (const Node& node : nodes_) {
     if (node.token < 0) continue;
-    const size_t word = static_cast<size_t>(node.token) / 32;
-    const uint32_t bit = uint32_t{1} << (node.token % 32);
-    every_token_[word] |= bit;
+    set_bit(every_token_, node.token);
     const auto characters = plain_characters(tokenizer_->token_bytes(node.token));
     if (!characters) continue;
-    every_plain_token_[word] |= bit;
+    set_bit(every_plain_token_, node.token);
     const auto place = static_cast<size_t>(*characters);
     if (by_characters.size() <= place) by_characters.resize(place + 1);
     by_characters[place].push_back(node.token);
@@ -101,16 +99,13 @@ size_t TokenTrie::plain_up_to(int32_t characters) const {
 }
 
 void TokenTrie::make_other_nodes() {
-  const auto is_plain_token = [&](int32_t token) {
-    return (every_plain_token_[static_cast<size_t>(token) / 32] >> (token % 32) & 1) != 0;
-  };
   // Whether such a token ends at the node or below it.
   std::vector<bool> is_wanted(nodes_.size());
   std::vector<size_t> path{0};
   for (size_t i = 1; i < nodes_.size(); ++i) {
     path.resize(nodes_[i].depth);
     path.push_back(i);
-    if (nodes_[i].token < 0 || is_plain_token(nodes_[i].token)) continue;
+    if (nodes_[i].token < 0 || has_bit(every_plain_token_, nodes_[i].token)) continue;
     for (size_t depth = path.size(); depth-- > 0 && !is_wanted[path[depth]];)
       is_wanted[path[depth]] = true;
   }
@@ -126,7 +121,7 @@ void TokenTrie::make_other_nodes() {
     if (!is_wanted[i]) continue;
     Node node = nodes_[i];
     node.end = place[static_cast<size_t>(node.end)];
-    if (node.token >= 0 && is_plain_token(node.token)) node.token = -1;
+    if (node.token >= 0 && has_bit(every_plain_token_, node.token)) node.token = -1;
     other_nodes_.push_back(node);
     other_places_.push_back(static_cast<int32_t>(i));
   }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "text/grammar/token_mask.h"
 #include "text/tokenizer.h"
 
 namespace qnext::grammar {
@@ -35,7 +36,7 @@ class TokenTrie {
   // Node 0 is the root; a node's children come after it, in the order of their bytes.
   const std::vector<Node>& nodes() const { return nodes_; }
   // Bit t % 32 of word t / 32: token t is in the tree.
-  const std::vector<uint32_t>& every_token() const { return every_token_; }
+  const TokenMask& every_token() const { return every_token_; }
   // The tree of those tokens that are not plain characters alone, and for each node of it the one
   // of nodes() that it is.
   const std::vector<Node>& other_nodes() const { return other_nodes_; }
@@ -45,7 +46,7 @@ class TokenTrie {
   // How many of them have at most so many characters.
   size_t plain_up_to(int32_t characters) const;
   // Their bits.
-  const std::vector<uint32_t>& every_plain_token() const { return every_plain_token_; }
+  const TokenMask& every_plain_token() const { return every_plain_token_; }
   const std::vector<Twin>& twins() const { return twins_; }
   int32_t longest() const { return longest_; }  // bytes of a token
   int32_t vocabulary() const { return vocabulary_; }
@@ -59,8 +60,8 @@ class TokenTrie {
   void make_other_nodes();
 
   std::vector<Node> nodes_;
-  std::vector<uint32_t> every_token_;
-  std::vector<uint32_t> every_plain_token_;
+  TokenMask every_token_;
+  TokenMask every_plain_token_;
   std::vector<Node> other_nodes_;
   std::vector<int32_t> other_places_;
   std::vector<int32_t> plain_tokens_;
