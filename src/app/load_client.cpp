@@ -135,7 +135,7 @@ class Run {
 
   // One conversation to its end. False: no more may begin.
   asio::awaitable<bool> converse(LoadConnection& connection) {
-    const std::unique_ptr<Conversation> conversation = source_.begin();
+    const std::unique_ptr<LoadConversation> conversation = source_.begin();
     while (auto request = conversation->next()) {
       if (!claim()) co_return false;
       LoadRecord record;

@@ -81,7 +81,8 @@ std::string probe_body(const ScenarioOptions& options, int64_t words) {
   return json::write(body);
 }
 
-Conversation::Conversation(const ScenarioOptions& options, uint64_t number, std::string begin)
+LoadConversation::LoadConversation(const ScenarioOptions& options, uint64_t number,
+                                   std::string begin)
     : options_(options),
       random_(mixed(options.seed, number)),
       turns_(options.scenario == Scenario::multi_turn ? options.turns : 1) {
@@ -92,12 +93,12 @@ Conversation::Conversation(const ScenarioOptions& options, uint64_t number, std:
     text_ = std::move(begin) + "\n";
 }
 
-std::string Conversation::words(int64_t tokens) {
+std::string LoadConversation::words(int64_t tokens) {
   const double count = std::ceil(static_cast<double>(tokens) * options_.words_per_token);
   return random_words(random_, std::max(static_cast<int64_t>(count), int64_t{1}));
 }
 
-std::optional<LoadRequest> Conversation::next() {
+std::optional<LoadRequest> LoadConversation::next() {
   if (turns_-- <= 0) return std::nullopt;
   std::string asked = words(options_.prompt_tokens.draw(random_));
   LoadRequest request;
@@ -114,7 +115,7 @@ std::optional<LoadRequest> Conversation::next() {
   return request;
 }
 
-void Conversation::answered(const std::string& text) {
+void LoadConversation::answered(const std::string& text) {
   if (options_.chat)
     messages_.emplace_back(message("assistant", text));
   else
@@ -129,8 +130,8 @@ ScenarioSource::ScenarioSource(ScenarioOptions options) : options_(std::move(opt
   prefix_ = random_words(random, static_cast<int64_t>(count));
 }
 
-std::unique_ptr<Conversation> ScenarioSource::begin() {
-  return std::unique_ptr<Conversation>(new Conversation(options_, next_++, prefix_));
+std::unique_ptr<LoadConversation> ScenarioSource::begin() {
+  return std::unique_ptr<LoadConversation>(new LoadConversation(options_, next_++, prefix_));
 }
 
 }  // namespace qnext::app

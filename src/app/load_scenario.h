@@ -45,7 +45,7 @@ struct LoadRequest {
 };
 
 // One simulated user: what is asked, turn by turn.
-class Conversation {
+class LoadConversation {
  public:
   // Nothing: the conversation is over.
   std::optional<LoadRequest> next();
@@ -54,7 +54,7 @@ class Conversation {
 
  private:
   friend class ScenarioSource;
-  Conversation(const ScenarioOptions& options, uint64_t number, std::string begin);
+  LoadConversation(const ScenarioOptions& options, uint64_t number, std::string begin);
   std::string words(int64_t tokens);
 
   const ScenarioOptions& options_;
@@ -68,7 +68,7 @@ class Conversation {
 class ScenarioSource {
  public:
   explicit ScenarioSource(ScenarioOptions options);
-  std::unique_ptr<Conversation> begin();
+  std::unique_ptr<LoadConversation> begin();
 
  private:
   const ScenarioOptions options_;
