@@ -29,11 +29,11 @@ ops::cuda::PagedCache KvPages::paged_layer(int64_t index) const {
 StateSlots::StateSlots(const Config& config, DType dtype, int32_t slots, bool spare)
     : shape_(state_shape(config)),
       dtype_(dtype),
+      memory_((static_cast<size_t>(slots) + (spare ? 1 : 0)) * shape_.bytes(dtype),
+              "the recurrent state; run fewer sequences at once or take --state bf16"),
       slots_(slots),
       places_(static_cast<size_t>(slots) + (spare ? 1 : 0)) {
   std::iota(places_.begin(), places_.end(), 0);
-  memory_ = DeviceBuffer(places_.size() * shape_.bytes(dtype),
-                         "the recurrent state; run fewer sequences at once or take --state bf16");
 }
 
 ops::cuda::States StateSlots::conv(int64_t index) const {

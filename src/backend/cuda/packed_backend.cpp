@@ -39,6 +39,11 @@ class PackedBackend final : public DeviceBackend {
     capabilities_.relative_error = rounding_error(config_);
   }
 
+  // A step that was queued ahead may still run.
+  ~PackedBackend() override { cudaStreamSynchronize(stream_.get()); }
+  PackedBackend(const PackedBackend&) = delete;
+  PackedBackend& operator=(const PackedBackend&) = delete;
+
   std::vector<SequenceResult> step(const Batch& batch) override {
     check_batch(batch, config_, capabilities_,
                 {pages_.count(), slots_.count(), static_cast<int32_t>(workspace_.rows)});
