@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
+#include <random>
 
 #include "tests/models.h"
 
@@ -65,6 +67,184 @@ TEST(CudaBackend, LackOfMemoryNamesTheNeedAndTheOption) {
   EXPECT_THAT(complaint({1, many, 1}), AllOf(HasSubstr("GiB free"), HasSubstr("fewer sequences")));
   EXPECT_THAT(complaint({1, 1, many}), AllOf(HasSubstr("GiB free"), HasSubstr("--prefill-chunk")));
   EXPECT_EQ(complaint({1, 1, 1}), "none");
+}
+
+// --- steps that are queued ahead ---------------------------------------------------------------
+
+// An answer of one sequence, driven by hand.
+struct Answer {
+  std::vector<int32_t> tokens;  // all but the newest are computed
+  std::vector<int32_t> pages;
+  int32_t slot = 0;
+  std::optional<std::vector<float>> logits, hidden;  // where they are to be kept
+  bool mtp = false;
+};
+
+constexpr int32_t most_answer_pages = 4;
+
+// Two backends that must do the same: one queues steps ahead, the other, as somebody watches its
+// stages, launches every kernel by itself.
+class StepsAhead : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (auto* backend : {&ahead_, &plain_}) {
+      *backend = model_.backend(1, {std::nullopt, false});
+      (*backend)->reserve({2 * most_answer_pages, 3, 128});
+      // What the MTP head's cache holds where nobody has written must be the same in both.
+      const std::vector<std::byte> zeros((*backend)->capabilities().page_bytes);
+      for (int32_t page = 0; page < 2 * most_answer_pages; ++page)
+        (*backend)->import_page(page, zeros);
+    }
+    plain_->start_profile();
+  }
+
+  Answer start(int32_t slot) {
+    Answer answer;
+    answer.slot = slot;
+    answer.pages.resize(most_answer_pages);
+    std::iota(answer.pages.begin(), answer.pages.end(), slot % 2 * most_answer_pages);
+    std::vector<int32_t> prompt(static_cast<size_t>(random(1, 70)));
+    for (int32_t& token : prompt) token = random_token();
+    answer.tokens = prompt;
+    backend::SequenceStep step;
+    step.tokens = prompt;
+    step.pages = answer.pages;
+    std::vector<int32_t> state_out(prompt.size(), backend::no_slot);
+    state_out.back() = slot;
+    step.state_out = state_out;
+    answer.tokens.push_back(both(step, answer, {}));
+    return answer;
+  }
+
+  // One more token. `sampling` and, unless null, `mask` as in SequenceStep.
+  void go_on(Answer& answer, const ops::SamplingParameters& sampling, const uint32_t* mask,
+             int64_t visible_pages = most_answer_pages) {
+    const std::vector<int32_t> newest = {answer.tokens.back()};
+    const std::vector<int32_t> state_out = {answer.slot};
+    backend::SequenceStep step;
+    step.tokens = newest;
+    step.first_position = std::ssize(answer.tokens) - 1;
+    step.pages = std::span(answer.pages).first(static_cast<size_t>(visible_pages));
+    step.state_in = answer.slot;
+    step.state_out = state_out;
+    step.answer = true;
+    if (mask) step.allowed = std::span(&mask, 1);
+    answer.tokens.push_back(both(step, answer, sampling));
+  }
+
+  int32_t both(backend::SequenceStep step, const Answer& answer,
+               const ops::SamplingParameters& sampling) {
+    const ops::TokenCounts counts;
+    step.draw = true;
+    step.sampling = &sampling;
+    step.counts = &counts;
+    step.mtp = answer.mtp;
+    step.propose = answer.mtp ? 1 : 0;
+    const auto rows = step.tokens.size();
+    std::vector<float> logits[2], hidden[2];
+    std::vector<backend::SequenceResult> results;
+    for (const int i : {0, 1}) {
+      logits[i].assign(answer.logits ? rows * vocabulary() : 0, 0.0f);
+      hidden[i].assign(answer.hidden ? rows * static_cast<size_t>(model_.config.hidden_size) : 0,
+                       0.0f);
+      if (answer.logits) step.logits = logits[i].data();
+      if (answer.hidden) step.hidden = hidden[i].data();
+      results.push_back((i == 0 ? *ahead_ : *plain_).step({{step}}).front());
+    }
+    EXPECT_FALSE(results[0].error);
+    EXPECT_EQ(logits[0], logits[1]);
+    EXPECT_EQ(hidden[0], hidden[1]);
+    EXPECT_EQ(results[0].proposed, results[1].proposed);
+    EXPECT_EQ(results[0].tokens.front().token, results[1].tokens.front().token)
+        << "position " << step.first_position;
+    return results[0].tokens.front().token;
+  }
+
+  void expect_same_state(int32_t slot) {
+    std::vector<std::byte> states[2];
+    for (const int i : {0, 1}) {
+      const backend::Backend& backend = i == 0 ? *ahead_ : *plain_;
+      states[i].resize(backend.capabilities().slot_bytes);
+      backend.export_state(slot, states[i]);
+    }
+    EXPECT_EQ(states[0], states[1]) << "slot " << slot;
+  }
+
+  int32_t random(int32_t least, int32_t most) {
+    return std::uniform_int_distribution<int32_t>(least, most)(random_);
+  }
+  int32_t random_token() { return random(0, static_cast<int32_t>(vocabulary()) - 1); }
+  size_t vocabulary() const { return static_cast<size_t>(model_.config.vocabulary_size); }
+
+  TestModel model_{testing::tiny_shakespeare};
+  std::unique_ptr<backend::Backend> ahead_, plain_;
+  std::mt19937 random_{5};
+};
+
+TEST_F(StepsAhead, AnswersAreTheSame) {
+  for (const float temperature : {0.0f, 1.0f}) {
+    Answer answer = start(0);
+    while (answer.tokens.size() < most_answer_pages * 64 - 1) {
+      // A page comes when a row needs it, as the engine gives them.
+      const auto pages = static_cast<int64_t>(answer.tokens.size() - 1) / 64 + 1;
+      go_on(answer, {.temperature = temperature, .seed = 3}, nullptr, pages);
+    }
+    expect_same_state(0);
+  }
+}
+
+// Whatever comes instead of the step that was queued.
+TEST_F(StepsAhead, WhatWasQueuedInVainLeavesNoTrace) {
+  for (int round = 0; round < 40; ++round) {
+    const int32_t slot = random(0, 1);
+    Answer answer = start(slot);
+    const int32_t before = random(0, 6);
+    for (int i = 0; i < before; ++i) go_on(answer, {}, nullptr);
+    std::vector<uint32_t> mask((vocabulary() + 31) / 32, 0);
+    mask[0] = 0x00F0F0F0;
+    const int what = round % 10;
+    SCOPED_TRACE(::testing::Message() << "what " << what << " behind " << before << " steps");
+    if (what == 0) answer.tokens.back() = random_token();
+    if (what == 1) answer.logits.emplace();
+    if (what == 2) answer.hidden.emplace();
+    if (what == 3) {
+      for (auto* backend : {&*ahead_, &*plain_}) backend->copy_state(slot, 2);
+      answer.slot = 2;
+    }
+    if (what == 4) {  // an earlier state where the newest was
+      for (auto* backend : {&*ahead_, &*plain_}) backend->copy_state(slot, 2);
+      for (int i = 0; i < 3; ++i) go_on(answer, {}, nullptr);
+      for (auto* backend : {&*ahead_, &*plain_}) backend->copy_state(2, slot);
+    }
+    if (what == 5) {
+      Answer other = start(1 - slot);
+      for (int i = 0; i < 3; ++i) go_on(other, {}, nullptr);
+      expect_same_state(1 - slot);
+    }
+    if (what == 6) answer.tokens.pop_back();
+    if (what == 7) ahead_->traffic();
+    for (int i = 0; i < 4; ++i) {
+      const bool odd = what == 9 && i % 2 == 1;
+      go_on(answer, {.temperature = odd ? 0.8f : 0.0f, .top_k = odd ? 20 : 0},
+            what == 8 && i == 0 ? mask.data() : nullptr);
+      answer.logits.reset();
+    }
+    expect_same_state(answer.slot);
+  }
+  EXPECT_EQ(ahead_->traffic().total(), plain_->traffic().total());
+}
+
+// Its head reads what the newest step has left, even if the next one has run.
+TEST_F(StepsAhead, TheMtpHeadSeesItsOwnStep) {
+  for (int round = 0; round < 4; ++round) {
+    Answer answer = start(0);
+    for (int i = 0; i < 5; ++i) go_on(answer, {}, nullptr);
+    answer.mtp = true;  // its cache has zeros for the rows before
+    go_on(answer, {}, nullptr);
+    answer.mtp = round % 2 == 0;
+    for (int i = 0; i < 5; ++i) go_on(answer, {}, nullptr);
+    expect_same_state(0);
+  }
 }
 
 }  // namespace

@@ -30,10 +30,10 @@ __global__ void read_kernel(const uint4* data, size_t count, unsigned* sink) {
   if (sum == 0xFFFFFFFFu) *sink = sum;
 }
 
-struct Event {
+struct TimedEvent {
   cudaEvent_t value = nullptr;
-  Event() { check_cuda(cudaEventCreate(&value), "cudaEventCreate"); }
-  ~Event() { cudaEventDestroy(value); }
+  TimedEvent() { check_cuda(cudaEventCreate(&value), "cudaEventCreate"); }
+  ~TimedEvent() { cudaEventDestroy(value); }
 };
 
 }  // namespace
@@ -42,7 +42,7 @@ double measure_read_bandwidth(cudaStream_t stream) {
   const DeviceBuffer buffer(bytes, "the bandwidth measurement; free some of the GPU's memory");
   const DeviceBuffer sink(sizeof(unsigned), "the bandwidth measurement");
   check_cuda(cudaMemsetAsync(buffer.data(), 0x5A, bytes, stream), "cudaMemsetAsync");
-  const Event start, stop;
+  const TimedEvent start, stop;
   double best = 0;
   for (int pass = 0; pass < passes; ++pass) {
     check_cuda(cudaEventRecord(start.value, stream), "cudaEventRecord");

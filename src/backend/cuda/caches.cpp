@@ -1,5 +1,7 @@
 #include "backend/cuda/caches.h"
 
+#include <numeric>
+
 #include "base/error.h"
 
 namespace qnext::backend::cuda {
@@ -24,12 +26,15 @@ ops::cuda::PagedCache KvPages::paged_layer(int64_t index) const {
   return {base(index), static_cast<int64_t>(page_bytes_)};
 }
 
-StateSlots::StateSlots(const Config& config, DType dtype, int32_t slots)
+StateSlots::StateSlots(const Config& config, DType dtype, int32_t slots, bool spare)
     : shape_(state_shape(config)),
       dtype_(dtype),
-      memory_(static_cast<size_t>(slots) * shape_.bytes(dtype),
+      memory_((static_cast<size_t>(slots) + (spare ? 1 : 0)) * shape_.bytes(dtype),
               "the recurrent state; run fewer sequences at once or take --state bf16"),
-      slots_(slots) {}
+      slots_(slots),
+      places_(static_cast<size_t>(slots) + (spare ? 1 : 0)) {
+  std::iota(places_.begin(), places_.end(), 0);
+}
 
 ops::cuda::States StateSlots::conv(int64_t index) const {
   return {reinterpret_cast<float*>(layer(index)), stride_of(DType::f32)};

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "backend/cuda/device_memory.h"
 #include "model/cache_shape.h"
@@ -49,12 +51,21 @@ class KvPages {
   DType dtype_ = DType::f32;
 };
 
-// Slots of all Gated DeltaNet layers: [slots][layers][convolution inputs in fp32, S].
+// Slots of all Gated DeltaNet layers: [places][layers][convolution inputs in fp32, S]. There may be
+// a place more than slots: the state behind a step that may turn out to be wrong goes there, and
+// becomes the slot's when it is right. Kernels are told places.
 class StateSlots {
  public:
   StateSlots() = default;
   // dtype: of S; f32 or bf16.
-  StateSlots(const Config& config, DType dtype, int32_t slots);
+  StateSlots(const Config& config, DType dtype, int32_t slots, bool spare);
+
+  // Of a slot, or no_slot; without a spare place these are the slots' own numbers for ever.
+  int32_t place(int32_t slot) const { return slot < 0 ? slot : places_[static_cast<size_t>(slot)]; }
+  int32_t spare_place() const { return places_.back(); }
+  void swap_with_spare(int32_t slot) {
+    std::swap(places_[static_cast<size_t>(slot)], places_.back());
+  }
 
   ops::cuda::States conv(int64_t layer) const;
   // S in fp32, as the plain kernels take it; in any type, as the tensor-core kernels do.
@@ -62,7 +73,7 @@ class StateSlots {
   ops::cuda::DeltaStates delta_states(int64_t layer) const;
 
   std::byte* bytes(int32_t slot) const {
-    return memory_.data() + static_cast<size_t>(slot) * shape_.bytes(dtype_);
+    return memory_.data() + static_cast<size_t>(place(slot)) * shape_.bytes(dtype_);
   }
   size_t layer_bytes() const { return shape_.layer_bytes(dtype_); }
   int32_t count() const { return slots_; }
@@ -83,6 +94,7 @@ class StateSlots {
   DType dtype_ = DType::f32;
   DeviceBuffer memory_;
   int32_t slots_ = 0;
+  std::vector<int32_t> places_;  // of the slots; the spare one, if any, last
 };
 
 }  // namespace qnext::backend::cuda

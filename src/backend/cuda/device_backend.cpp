@@ -26,12 +26,13 @@ void DeviceBackend::reserve(const Reservation& reservation) {
   drop_workspace();
   pages_ = KvPages(kv_layers(config_, capabilities_.has_mtp), capabilities_.page_bytes, kv_dtype_,
                    reservation.pages);
-  slots_ = StateSlots(config_, options_.state_dtype, reservation.slots);
+  slots_ = StateSlots(config_, options_.state_dtype, reservation.slots, wants_spare_state());
   make_workspace(reservation);
 }
 
 size_t DeviceBackend::reservation_bytes(const Reservation& reservation) const {
-  return cache_bytes(capabilities_, reservation) + workspace_bytes(reservation);
+  return cache_bytes(capabilities_, reservation) + workspace_bytes(reservation) +
+         (wants_spare_state() ? capabilities_.slot_bytes : 0);
 }
 
 void DeviceBackend::copy_state(int32_t from, int32_t to) {

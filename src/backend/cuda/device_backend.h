@@ -37,6 +37,8 @@ class DeviceBackend : public Backend {
   virtual void drop_workspace() = 0;
   virtual void make_workspace(const Reservation& reservation) = 0;
   virtual size_t workspace_bytes(const Reservation& reservation) const = 0;
+  // Whether StateSlots are to have a spare place.
+  virtual bool wants_spare_state() const { return false; }
 
   Config config_;
   CudaOptions options_;

@@ -55,4 +55,16 @@ void Stream::copy_to_host(void* to, const void* from, size_t bytes) const {
              "a copy from the GPU");
 }
 
+Event::Event() {
+  check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
+}
+
+void Event::record(const Stream& stream) const {
+  check_cuda(cudaEventRecord(event_, stream.get()), "cudaEventRecord");
+}
+
+void Event::wait() const {
+  check_cuda(cudaEventSynchronize(event_), "work on the GPU");
+}
+
 }  // namespace qnext::backend::cuda

@@ -84,4 +84,21 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+// A place in a queue to wait for.
+class Event {
+ public:
+  Event();
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  // Behind all that was queued so far.
+  void record(const Stream& stream) const;
+  // Until the stream has come to it; returns at once where it was never recorded.
+  void wait() const;
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 }  // namespace qnext::backend::cuda

@@ -8,16 +8,19 @@ namespace {
 constexpr int threads = 128;
 
 // One block a layer.
-__global__ void count_kernel(const uint8_t* chosen, int64_t flags, const uint64_t* expert_bytes,
+__global__ void count_kernel(uint8_t* chosen, int64_t flags, const uint64_t* expert_bytes,
                              unsigned long long* total) {
   __shared__ int chosen_here;
   if (threadIdx.x == 0) chosen_here = 0;
   ops::cuda::let_next_kernel_start();
   ops::cuda::wait_for_earlier_kernels();
   __syncthreads();
-  const uint8_t* own = chosen + blockIdx.x * flags;
+  uint8_t* own = chosen + blockIdx.x * flags;
   int count = 0;
-  for (int64_t i = threadIdx.x; i < flags; i += blockDim.x) count += own[i];
+  for (int64_t i = threadIdx.x; i < flags; i += blockDim.x) {
+    count += own[i];
+    own[i] = 0;
+  }
   atomicAdd(&chosen_here, count);
   __syncthreads();
   if (threadIdx.x == 0 && chosen_here > 0)
@@ -35,29 +38,30 @@ uint64_t bytes_of(const ops::cuda::PackedExperts& experts) {
 ExpertTraffic::ExpertTraffic(const PackedModel& model, const Config& config, DeviceStore& store)
     : layers_(static_cast<int64_t>(model.layers.size()) + 1),
       flags_(config.experts + 1),
-      total_(sizeof(unsigned long long), "a counter") {
+      counts_(sizeof(Counts), "a counter") {
   std::vector<uint64_t> bytes;
   for (const PackedLayer& layer : model.layers) bytes.push_back(bytes_of(layer.mlp.experts));
   bytes.push_back(model.mtp ? bytes_of(model.mtp->layer.mlp.experts) : 0);
   expert_bytes_ = reinterpret_cast<const uint64_t*>(
       store.keep_bytes(bytes.data(), bytes.size() * sizeof(uint64_t)));
-  zero_now(total_.data(), total_.size());
+  zero_now(counts_.data(), counts_.size());
 }
 
-void ExpertTraffic::begin(const Stream& stream, uint8_t* chosen) const {
-  check_cuda(cudaMemsetAsync(chosen, 0, static_cast<size_t>(layers_ * flags_), stream.get()),
-             "cudaMemsetAsync");
-}
-
-void ExpertTraffic::end(const Stream& stream, const uint8_t* chosen) const {
+void ExpertTraffic::count(const Stream& stream, uint8_t* chosen) const {
   ops::cuda::launch_overlapped("counting experts", count_kernel, static_cast<unsigned>(layers_),
                                threads, 0, stream.get(), chosen, flags_, expert_bytes_,
-                               total_.as<unsigned long long>());
+                               &counts()->now);
+}
+
+void ExpertTraffic::go_back(const Stream& stream) const {
+  check_cuda(cudaMemcpyAsync(&counts()->now, &counts()->older, sizeof counts()->now,
+                             cudaMemcpyDeviceToDevice, stream.get()),
+             "a copy on the GPU");
 }
 
 size_t ExpertTraffic::bytes(const Stream& stream) const {
   unsigned long long total = 0;
-  stream.copy_to_host(&total, total_.data(), sizeof total);
+  stream.copy_to_host(&total, &counts()->now, sizeof total);
   stream.wait();
   return total;
 }

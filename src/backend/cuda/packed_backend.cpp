@@ -39,6 +39,11 @@ class PackedBackend final : public DeviceBackend {
     capabilities_.relative_error = rounding_error(config_);
   }
 
+  // A step that was queued ahead may still run.
+  ~PackedBackend() override { cudaStreamSynchronize(stream_.get()); }
+  PackedBackend(const PackedBackend&) = delete;
+  PackedBackend& operator=(const PackedBackend&) = delete;
+
   std::vector<SequenceResult> step(const Batch& batch) override {
     check_batch(batch, config_, capabilities_,
                 {pages_.count(), slots_.count(), static_cast<int32_t>(workspace_.rows)});
@@ -50,8 +55,28 @@ class PackedBackend final : public DeviceBackend {
     driver_.observe(observer);
   }
 
+  void copy_state(int32_t from, int32_t to) override {
+    forward_.forget_ahead();
+    DeviceBackend::copy_state(from, to);
+  }
+  void import_state(int32_t to, std::span<const std::byte> in) override {
+    forward_.forget_ahead();
+    DeviceBackend::import_state(to, in);
+  }
+  void import_page(int32_t page, std::span<const std::byte> in) override {
+    forward_.forget_ahead();
+    DeviceBackend::import_page(page, in);
+  }
+
   // Which experts were read is known on the GPU alone.
-  const Traffic& traffic() const override { return forward_.traffic(); }
+  const Traffic& traffic() const override {
+    forward_.forget_ahead();
+    return forward_.traffic();
+  }
+  double measure_read_bandwidth() override {
+    forward_.forget_ahead();
+    return DeviceBackend::measure_read_bandwidth();
+  }
 
   bool start_profile() override {
     forward_.timer().start();
@@ -66,6 +91,7 @@ class PackedBackend final : public DeviceBackend {
                                  packed_activations(options_.activations));
     forward_.attach(workspace_, pages_, slots_);
   }
+  bool wants_spare_state() const override { return true; }
   size_t workspace_bytes(const Reservation& reservation) const override {
     return PackedWorkspace::bytes(config_, reservation, capabilities_.has_mtp,
                                   packed_activations(options_.activations));

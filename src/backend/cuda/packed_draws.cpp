@@ -23,9 +23,10 @@ void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows)
     logits_sent_ = from;
   }
   timer_.stage(stream_, "lm_head");
-  ops::cuda::round_rows(stream_.get(),
-                        source == Hidden::model ? w_->final_hidden : w_->mtp_hidden[newest_mtp_],
-                        width, width, w_->logits_from, count, w_->logits_input, w_->hidden_stride);
+  ops::cuda::round_rows(
+      stream_.get(),
+      source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_],
+      width, width, w_->logits_from, count, w_->logits_input, w_->hidden_stride);
   const Product product{model_.lm_head, StreamStore::f32, w_->logits, config_.vocabulary_size};
   ops::cuda::StreamInput input;
   input.values = w_->logits_input;
@@ -35,6 +36,8 @@ void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows)
 }
 
 const float* PackedForward::lm_head(Hidden source, std::span<const int64_t> rows) {
+  forget_ahead();
+  lone_.interrupted();
   compute_logits(source, rows);
   stream_.copy_to_host(logits_.data(), w_->logits,
                        rows.size() * static_cast<size_t>(config_.vocabulary_size) * sizeof(float));
@@ -51,10 +54,18 @@ bool PackedForward::can_draw(const ops::SamplingParameters& sampling) const {
 }
 
 void PackedForward::draw(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens) {
-  for (size_t begin = 0; begin < draws.size(); begin += packed_logits_rows) {
-    const size_t count = std::min<size_t>(packed_logits_rows, draws.size() - begin);
-    draw_group(source, draws.subspan(begin, count), tokens.subspan(begin, count));
+  if (!draw_ahead(source, draws, tokens)) {
+    for (size_t begin = 0; begin < draws.size(); begin += packed_logits_rows) {
+      const auto group =
+          draws.subspan(begin, std::min<size_t>(packed_logits_rows, draws.size() - begin));
+      queue_draws(source, group);
+      drawn_all_.record(stream_);
+      run_ahead(source, draws, false);
+      drawn_all_.wait();
+      std::copy_n(drawn_.as<int32_t>(), group.size(), tokens.subspan(begin).begin());
+    }
   }
+  lone_.drew(tokens.front());
 }
 
 // Rows whose draws may not give any token.
@@ -74,8 +85,8 @@ void PackedForward::mask_logits(std::span<const RowDraw> draws) {
                          w_->masked_rows, static_cast<int64_t>(count));
 }
 
-void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
-                               std::span<int32_t> tokens) {
+// Their tokens come to w_->drawn and to drawn_.
+void PackedForward::queue_draws(Hidden source, std::span<const RowDraw> draws) {
   const auto count = static_cast<int64_t>(draws.size());
   const int64_t vocabulary = config_.vocabulary_size;
   std::vector<int64_t> rows;
@@ -88,7 +99,8 @@ void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
   const bool greedy =
       std::ranges::all_of(draws, [](const RowDraw& one) { return one.sampling->temperature == 0; });
   if (greedy) {
-    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, drawn);
+    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->drawn,
+                           drawn);
   } else {
     std::vector<ops::cuda::LogitChange> no_changes;
     auto* samplers = samplers_.as<ops::cuda::RowSampling>();
@@ -97,11 +109,9 @@ void PackedForward::draw_group(Hidden source, std::span<const RowDraw> draws,
                                             no_changes);
     stream_.copy_to_device(w_->samplers, samplers, draws.size() * sizeof(ops::cuda::RowSampling));
     ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->samplers,
-                           nullptr, drawn);
+                           nullptr, w_->drawn, drawn);
   }
   timer_.stage(stream_, nullptr);
-  stream_.wait();
-  std::copy_n(drawn, count, tokens.begin());
 }
 
 // Rows that ran in one pass lie beside each other: one copy for each run of them.
@@ -113,7 +123,7 @@ void PackedForward::copy_hidden(int64_t first, int64_t rows, float* out) {
   for (int64_t row = 0; row < rows;) {
     int64_t end = row + 1;
     while (end < rows && place(end) == place(row) + end - row) ++end;
-    stream_.copy_to_host(out + row * width, w_->final_hidden + place(row) * width,
+    stream_.copy_to_host(out + row * width, w_->final_hidden[newest_hidden_] + place(row) * width,
                          static_cast<size_t>((end - row) * width) * sizeof(float));
     row = end;
   }

@@ -72,40 +72,52 @@ PackedForward::PackedForward(const Config& config, const PackedModel& model, Dev
       expert_traffic_(model, config, store),
       logits_(static_cast<size_t>(logits_rows * config.vocabulary_size) * sizeof(float)),
       logits_from_(packed_logits_rows * sizeof(int32_t)),
-      drawn_(packed_logits_rows * sizeof(int32_t)),
+      drawn_((packed_logits_rows + 2) * sizeof(int32_t)),
       samplers_(packed_logits_rows * sizeof(ops::cuda::RowSampling)),
       masks_(packed_logits_rows *
              static_cast<size_t>(ops::cuda::mask_words(config.vocabulary_size)) * sizeof(uint32_t)),
       masked_rows_(packed_logits_rows * sizeof(int32_t)) {}
 
 void PackedForward::attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots) {
+  forget_ahead();
   w_ = &workspace;
   logits_sent_.clear();
   pages_ = &pages;
   slots_ = &slots;
   graphs_.clear();
+  newest_hidden_ = 0;
+  lone_.interrupted();
 }
 
 // --- passes ----------------------------------------------------------------------------------
 
 void PackedForward::run_model(std::span<const int32_t> tokens,
                               std::span<const RowSequence> sequences) {
+  const std::vector<PassPlan> plans = plan_passes(sequences);
+  if (take_ahead(plans, tokens)) return;
+  newest_hidden_ = 0;
   model_place_.assign(tokens.size(), 0);
   int64_t first = 0;
-  for (const PassPlan& plan : plan_passes(sequences)) {
+  for (const PassPlan& plan : plans) {
     const std::vector<int32_t> pass_tokens = gather(plan, tokens);
     remember_places(plan, first, model_place_);
-    run(plan, pass_tokens, {}, {false, nullptr, w_->final_hidden + first * config_.hidden_size});
+    run(plan, pass_tokens, {}, {false, nullptr, w_->final_hidden[0] + first * config_.hidden_size});
     first += plan.rows;
   }
+  if (plans.size() == 1 && is_lone_row(plans.front()))
+    lone_.ran(plans.front());
+  else
+    lone_.interrupted();
   if (observer_) shown_.deliver(static_cast<int64_t>(tokens.size()), *observer_);
 }
 
 void PackedForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                             std::span<const int64_t> hidden_rows,
                             std::span<const RowSequence> sequences) {
+  lone_.interrupted();
   const std::vector<int32_t> hidden = places_of(source, hidden_rows);
-  const float* from = source == Hidden::model ? w_->final_hidden : w_->mtp_hidden[newest_mtp_];
+  const float* from =
+      source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_];
   float* to = w_->mtp_hidden[1 - newest_mtp_];
   mtp_place_.assign(next_tokens.size(), 0);
   int64_t first = 0;
@@ -123,11 +135,12 @@ void PackedForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
 void PackedForward::fill_mtp_cache(std::span<const int32_t> next_tokens,
                                    std::span<const int64_t> hidden_rows,
                                    std::span<const RowSequence> sequences) {
+  lone_.interrupted();
   const std::vector<int32_t> hidden = places_of(Hidden::model, hidden_rows);
   for (const PassPlan& plan : plan_passes(sequences)) {
     const std::vector<int32_t> pass_tokens = gather(plan, next_tokens);
     const std::vector<int32_t> pass_hidden = gather(plan, std::span<const int32_t>(hidden));
-    run(plan, pass_tokens, pass_hidden, {true, w_->final_hidden, nullptr});
+    run(plan, pass_tokens, pass_hidden, {true, w_->final_hidden[newest_hidden_], nullptr});
   }
 }
 
@@ -161,13 +174,14 @@ std::vector<int32_t> PackedForward::places_of(Hidden source, std::span<const int
 void PackedForward::run(const PassPlan& plan, std::span<const int32_t> tokens,
                         std::span<const int32_t> hidden_rows, const PassEnds& ends) {
   QNEXT_CHECK(w_ && plan.rows <= w_->rows, "{} rows", plan.rows);
+  forget_ahead();
   plan_ = &plan;
   answer_ = plan.answer;
   rows_ = plan.rows;
   longest_ = plan.answer ? rounded_context(plan.longest) : plan.longest;
   most_rows_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(plan.most_rows)));
   reserve_attention();
-  pass_ = arrays_.upload(stream_, plan, tokens, hidden_rows);
+  pass_ = arrays_.upload(stream_, plan, *slots_, tokens, hidden_rows);
   if (arrays_.generation() != graph_generation_) {
     graphs_.clear();
     graph_generation_ = arrays_.generation();
@@ -179,11 +193,12 @@ void PackedForward::run(const PassPlan& plan, std::span<const int32_t> tokens,
                                  pass_.batch.sequences,
                                  longest_,
                                  most_rows_,
-                                 ends.mtp,
+                                 ends.mtp ? graph_of_mtp : graph_of_model,
                                  reinterpret_cast<intptr_t>(ends.hidden_in),
                                  reinterpret_cast<intptr_t>(ends.hidden_out)};
     graphs_.run(stream_, key, [&] { pass(ends); });
   }
+  if (is_lone_row(plan)) slots_->swap_with_spare(plan.sequences.front().rows.state_in);
   count_traffic(plan, ends);
 }
 
@@ -200,22 +215,32 @@ void PackedForward::reserve_attention() {
 
 void PackedForward::pass(const PassEnds& ends) {
   timer_.stage(stream_, "embedding and angles");
-  ops::cuda::rope_angles(stream_.get(), pass_.batch, inverse_frequency_.data(),
-                         rope_.rotary_dims / 2, rope_.attention_factor, w_->cosine, w_->sine);
-  expert_traffic_.begin(stream_, w_->chosen);
-  if (ends.mtp)
+  if (ends.mtp) {
+    compute_angles();
     mtp_pass(ends);
-  else
-    model_pass(ends);
-  expert_traffic_.end(stream_, w_->chosen);
+  } else {
+    begin_model_pass();
+    model_layers(ends.hidden_out);
+  }
+  expert_traffic_.count(stream_, w_->chosen);
   timer_.stage(stream_, nullptr);
 }
 
-void PackedForward::model_pass(const PassEnds& ends) {
+void PackedForward::compute_angles() {
+  ops::cuda::rope_angles(stream_.get(), pass_.batch, inverse_frequency_.data(),
+                         rope_.rotary_dims / 2, rope_.attention_factor, w_->cosine, w_->sine);
+}
+
+void PackedForward::begin_model_pass() {
+  compute_angles();
   const ops::WeightMatrix& table = model_.embedding;
   const int64_t width = config_.hidden_size;
   ops::cuda::embed_rows(stream_.get(), table.dtype, table.data, table.rows, width, pass_.tokens,
                         rows_, w_->x, width);
+}
+
+void PackedForward::model_layers(float* hidden_out) {
+  const int64_t width = config_.hidden_size;
   int64_t kv_index = 0, delta_index = 0;
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     show(Observed::residual, static_cast<int>(i), width, w_->x);
@@ -224,8 +249,8 @@ void PackedForward::model_pass(const PassEnds& ends) {
   }
   timer_.stage(stream_, "final norm");
   ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, model_.norm.data(), eps(), rows_,
-                           width, ends.hidden_out, width);
-  show(Observed::residual, static_cast<int>(model_.layers.size()), width, ends.hidden_out);
+                           width, hidden_out, width);
+  show(Observed::residual, static_cast<int>(model_.layers.size()), width, hidden_out);
 }
 
 void PackedForward::mtp_pass(const PassEnds& ends) {

@@ -4,6 +4,7 @@
 // description of the model (docs/model.md); the sums are in ops/.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "backend/cuda/device_store.h"
 #include "backend/cuda/expert_traffic.h"
 #include "backend/cuda/graph_cache.h"
+#include "backend/cuda/lone_row.h"
 #include "backend/cuda/packed_weights.h"
 #include "backend/cuda/packed_workspace.h"
 #include "backend/cuda/pass_arrays.h"
@@ -35,6 +37,9 @@ class PackedForward final : public Passes {
   // What the functions below work in; set before the first.
   void attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots);
   void observe(Observer* observer) { observer_ = observer; }
+  // The caches are about to change by other means than a step, or time is about to be measured: a
+  // step that was queued ahead is not the next one any more.
+  void forget_ahead();
   StageTimer& timer() { return timer_; }
 
   void run_model(std::span<const int32_t> tokens, std::span<const RowSequence> sequences) override;
@@ -60,6 +65,10 @@ class PackedForward final : public Passes {
     float* hidden_out = nullptr;       // [rows, hidden]; null: only the MTP head's cache is written
   };
 
+  // What a graph does, as part of its key.
+  static constexpr int64_t graph_of_model = 0, graph_of_mtp = 1, graph_of_greedy_step = 2,
+                           graph_of_sampled_step = 3;
+
   static std::vector<int32_t> gather(const PassPlan& plan, std::span<const int32_t> values);
   static void remember_places(const PassPlan& plan, int64_t first, std::vector<int32_t>& places);
   std::vector<int32_t> places_of(Hidden source, std::span<const int64_t> rows) const;
@@ -68,7 +77,9 @@ class PackedForward final : public Passes {
            std::span<const int32_t> hidden_rows, const PassEnds& ends);
   void reserve_attention();
   void pass(const PassEnds& ends);
-  void model_pass(const PassEnds& ends);
+  void compute_angles();
+  void begin_model_pass();
+  void model_layers(float* hidden_out);
   void mtp_pass(const PassEnds& ends);
   void layer(const PackedLayer& weights, int index, int64_t kv_index, int64_t delta_index);
   ops::cuda::PagedCache prepare_attention(Vector norm, const PackedAttention& weights,
@@ -85,7 +96,12 @@ class PackedForward final : public Passes {
   void add_to_residual(const PackedMatrix& weight);
   void compute_logits(Hidden source, std::span<const int64_t> rows);
   void mask_logits(std::span<const RowDraw> draws);
-  void draw_group(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
+  void queue_draws(Hidden source, std::span<const RowDraw> draws);
+  bool take_ahead(std::span<const PassPlan> plans, std::span<const int32_t> tokens);
+  void run_ahead(Hidden source, std::span<const RowDraw> draws, bool drawn_ahead);
+  void begin_next_row(bool greedy);
+  void lone_step(int number, bool greedy);
+  bool draw_ahead(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
   void show(Observed what, int index, int64_t width, const float* data);
   void count_traffic(const PassPlan& plan, const PassEnds& ends);
   void count_kv(const PassPlan& plan);
@@ -121,8 +137,9 @@ class PackedForward final : public Passes {
   PassArrays arrays_;
   GraphCache graphs_;
   int64_t graph_generation_ = 0;      // of arrays_, that the graphs know
+  int newest_hidden_ = 0;             // of w_->final_hidden
   int newest_mtp_ = 0;                // of w_->mtp_hidden
-  std::vector<int32_t> model_place_;  // of every row of the driver in w_->final_hidden
+  std::vector<int32_t> model_place_;  // of every row of the driver in the newest w_->final_hidden
   std::vector<int32_t> mtp_place_;    // the same in the newest w_->mtp_hidden
 
   // Of the pass under way.
@@ -136,11 +153,16 @@ class PackedForward final : public Passes {
   PinnedBuffer logits_;               // [logits_rows, vocabulary]
   PinnedBuffer logits_from_;          // [packed_logits_rows]
   std::vector<int32_t> logits_sent_;  // what w_->logits_from holds
-  PinnedBuffer drawn_;                // [packed_logits_rows]
-  PinnedBuffer samplers_;             // [packed_logits_rows]
-  PinnedBuffer masks_;                // [packed_logits_rows, mask words]
-  PinnedBuffer masked_rows_;          // [packed_logits_rows]
-  std::vector<float> mtp_hidden_;     // for an observer
+  // [packed_logits_rows], and a token of each number of steps that run ahead
+  PinnedBuffer drawn_;
+  Event drawn_all_;
+  PinnedBuffer samplers_;          // [packed_logits_rows]
+  PinnedBuffer masks_;             // [packed_logits_rows, mask words]
+  PinnedBuffer masked_rows_;       // [packed_logits_rows]
+  std::vector<float> mtp_hidden_;  // for an observer
+
+  LoneRows lone_;
+  std::array<Event, 2> drawn_ahead_;  // of steps that ran ahead, by the number of w_->final_hidden
 };
 
 }  // namespace qnext::backend::cuda

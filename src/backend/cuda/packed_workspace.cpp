@@ -37,7 +37,8 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
   w.mtp_stride = padded_columns(2 * c.hidden_size);
   carver.take(w.x, rows * c.hidden_size);
   carver.take(w.normed, rows * w.hidden_stride);
-  carver.take(w.final_hidden, rows * c.hidden_size);
+  carver.take(w.final_hidden[0], rows * c.hidden_size);
+  carver.take(w.final_hidden[1], c.hidden_size);
   carver.take(w.projected, rows * w.projected_stride);
   carver.take(w.ba, rows * 2 * c.linear_value_heads);
   carver.take(w.queries, rows * w.queries_stride);
@@ -67,6 +68,7 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
   carver.take(w.logits, packed_logits_rows * c.vocabulary_size);
   carver.take(w.logits_from, packed_logits_rows);
   carver.take(w.samplers, packed_logits_rows);
+  carver.take(w.drawn, packed_logits_rows);
   carver.take(w.masks, packed_logits_rows * ops::cuda::mask_words(c.vocabulary_size));
   carver.take(w.masked_rows, packed_logits_rows);
 }

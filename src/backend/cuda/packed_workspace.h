@@ -42,9 +42,10 @@ struct PackedWorkspace {
                       ops::cuda::Activations activations);
 
   int64_t rows = 0;
-  float* x = nullptr;               // [rows, hidden] residual stream
-  Bf16* normed = nullptr;           // [rows, padded hidden] input of a mixer or mlp
-  float* final_hidden = nullptr;    // [rows, hidden] output of the final norm
+  float* x = nullptr;      // [rows, hidden] residual stream
+  Bf16* normed = nullptr;  // [rows, padded hidden] input of a mixer or mlp
+  // Outputs of the final norm: [rows, hidden], and [1, hidden] for a step that runs ahead.
+  float* final_hidden[2] = {};
   Bf16* projected = nullptr;        // [rows, projected_stride] qkvz, or q and gate, k, v
   float* ba = nullptr;              // [rows, 2 * value_heads] as projected
   Bf16* queries = nullptr;          // [rows, heads * head_dim] normalised, rotated
@@ -66,6 +67,7 @@ struct PackedWorkspace {
   float* logits = nullptr;         // [packed_logits_rows, vocabulary]
   int32_t* logits_from = nullptr;  // [packed_logits_rows] their hidden rows
   ops::cuda::RowSampling* samplers = nullptr;  // [packed_logits_rows]
+  int32_t* drawn = nullptr;                    // [packed_logits_rows] tokens
   uint32_t* masks = nullptr;                   // [packed_logits_rows, mask words] of masked rows
   int32_t* masked_rows = nullptr;              // [packed_logits_rows] which rows these are
 

@@ -3,22 +3,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include "base/cuda_error.h"
-
 namespace qnext::backend::cuda {
 
-PassArrays::PassArrays() {
-  for (Staging& staging : staging_)
-    check_cuda(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming),
-               "cudaEventCreate");
-}
-
-PassArrays::~PassArrays() {
-  for (const Staging& staging : staging_)
-    if (staging.copied) cudaEventDestroy(staging.copied);
-}
-
-PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan,
+PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan, const StateSlots& slots,
                              std::span<const int32_t> tokens,
                              std::span<const int32_t> hidden_rows) {
   const auto rows = static_cast<size_t>(plan.rows);
@@ -29,13 +16,14 @@ PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan,
     // 32 bits are enough: the positions of a sequence lie on pages of numbers that fit.
     sequence.push_back({static_cast<int32_t>(s.first_row), static_cast<int32_t>(s.rows),
                         static_cast<int32_t>(s.first_position), static_cast<int32_t>(pages.size()),
-                        s.state_in});
+                        slots.place(s.state_in)});
     pages.insert(pages.end(), s.pages.begin(), s.pages.end());
     sequence_of.insert(sequence_of.end(), static_cast<size_t>(s.rows),
                        static_cast<int32_t>(sequence.size()) - 1);
-    state_out.insert(state_out.end(), s.state_out.begin(), s.state_out.end());
+    for (const int32_t slot : s.state_out) state_out.push_back(slots.place(slot));
     state_out.resize(sequence_of.size(), no_slot);
   }
+  if (is_lone_row(plan)) state_out.front() = slots.spare_place();
   std::vector<int32_t> all;
   const auto append = [&](const auto* values, size_t count) {
     using Value = std::remove_cvref_t<decltype(*values)>;
@@ -60,16 +48,18 @@ PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan,
     ++generation_;
   }
   Staging& staging = staging_[turn_++ % staging_.size()];
-  check_cuda(cudaEventSynchronize(staging.copied), "a copy to the GPU");
+  staging.copied.wait();
   if (bytes > staging.bytes) {
     staging.memory = PinnedBuffer(2 * bytes);
     staging.bytes = 2 * bytes;
   }
   std::memcpy(staging.memory.data(), all.data(), bytes);
   stream.copy_to_device(memory_.data(), staging.memory.data(), bytes);
-  check_cuda(cudaEventRecord(staging.copied, stream.get()), "a copy to the GPU");
+  staging.copied.record(stream);
 
-  const auto* base = memory_.as<const int32_t>();
+  auto* base = memory_.as<int32_t>();
+  lone_row_ = {reinterpret_cast<ops::cuda::SequenceRows*>(base + sequence_at), base + state_out_at,
+               base + tokens_at};
   PassBatch out;
   out.batch.rows = plan.rows;
   out.batch.sequences = static_cast<int64_t>(sequence.size());

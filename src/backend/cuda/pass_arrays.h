@@ -5,7 +5,9 @@
 #include <span>
 #include <vector>
 
+#include "backend/cuda/caches.h"
 #include "backend/cuda/device_memory.h"
+#include "backend/cuda/lone_row.h"
 #include "backend/cuda/pass_plan.h"
 #include "ops/batch_cuda.h"
 
@@ -21,14 +23,13 @@ struct PassBatch {
 
 class PassArrays {
  public:
-  PassArrays();
-  ~PassArrays();
-  PassArrays(const PassArrays&) = delete;
-  PassArrays& operator=(const PassArrays&) = delete;
+  // hidden_rows may be empty; slots become the places that they have now, a lone row's output the
+  // spare one. The arrays hold until the next call, in the order of the stream.
+  PassBatch upload(const Stream& stream, const PassPlan& plan, const StateSlots& slots,
+                   std::span<const int32_t> tokens, std::span<const int32_t> hidden_rows);
 
-  // hidden_rows may be empty. The arrays hold until the next call, in the order of the stream.
-  PassBatch upload(const Stream& stream, const PassPlan& plan, std::span<const int32_t> tokens,
-                   std::span<const int32_t> hidden_rows);
+  // What was uploaded last, of a lone row.
+  LoneRowArrays lone_row() const { return lone_row_; }
 
   // Counts up whenever the arrays move: graphs captured before are then of no use.
   int64_t generation() const { return generation_; }
@@ -37,12 +38,13 @@ class PassArrays {
   struct Staging {
     PinnedBuffer memory;
     size_t bytes = 0;
-    cudaEvent_t copied = nullptr;
+    Event copied;
   };
 
   std::array<Staging, 4> staging_;
   size_t turn_ = 0;
   DeviceBuffer memory_;
+  LoneRowArrays lone_row_;
   int64_t generation_ = 0;
 };
 

@@ -30,6 +30,7 @@ struct Job {
   int runs, parts;     // of a strip
   int splits, groups;  // warps a strip, strips at a time
   int slots, slot_bytes;
+  int blocks;    // of the launch, at most
   int x_stride;  // bytes of a row in shared memory
   Layout at;
 };

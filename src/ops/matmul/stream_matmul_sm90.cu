@@ -43,6 +43,7 @@ constexpr int least_slots = 2, most_slots = 8;
 // Two blocks on an SM of 228 KB, a KB each being the system's.
 constexpr int shared_budget = (228 << 10) / 2 - 1024;
 constexpr int shared_limit = 227 << 10;
+constexpr int long_strips = 4 * most_warps;  // of an SM
 
 // sum += the runs of one copy of `tiles` tiles; `run` is the first of them within its part.
 template <PackedFormat format>
@@ -308,7 +309,7 @@ Layout layout_of(const Job& job, int warps, int slots) {
 // Chooses how strips are split and how many warps a block has: the fewest parts one after the other
 // that `bytes` of shared memory allow, then the fewest warps. False if nothing fits.
 bool plan(Job& job, int bytes) {
-  const int share = (job.strips + multiprocessors() - 1) / multiprocessors();
+  const int share = (job.strips + job.blocks - 1) / job.blocks;
   int best = 0;
   for (int splits = 1; splits <= std::min(most_splits, job.parts); splits *= 2) {
     const int parts = (job.parts + splits - 1) / splits;
@@ -342,7 +343,7 @@ void launch(cudaStream_t stream, const Job& job) {
       "cudaFuncSetAttribute");
   const int warps = std::max(least_warps, job.groups * job.splits);
   launch_overlapped("stream_matmul", stream_kernel<formats>,
-                    dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
+                    dim3(static_cast<unsigned>(std::min(job.strips, job.blocks))),
                     dim3(static_cast<unsigned>(warps * warp_lanes)),
                     static_cast<size_t>(job.at.bytes), stream, job);
 }
@@ -387,6 +388,10 @@ void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
     job.slot_bytes =
         std::max(job.slot_bytes, copy_tiles(format) * static_cast<int>(tile_bytes(format)));
   }
+  // A long matrix leaves the next kernel little to overlap with, and 100 KB of copies an SM are too
+  // few while their warps multiply: it takes both blocks of each SM itself.
+  job.blocks = multiprocessors();
+  if (job.strips >= long_strips * job.blocks) job.blocks *= 2;
   if (!plan(job, shared_budget) && !plan(job, shared_limit))
     fail_cuda("stream_matmul: too many columns");
   const auto all = [&](PackedFormat format) {

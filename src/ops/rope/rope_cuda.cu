@@ -1,5 +1,6 @@
 #include "base/cuda_error.h"
 #include "ops/activation/activation_device.h"
+#include "ops/launch_cuda.cuh"
 #include "ops/rope/rope_cuda.h"
 
 namespace qnext::ops::cuda {
@@ -11,6 +12,8 @@ constexpr int head_warps = 4;
 
 __global__ void rope_angles_kernel(Batch batch, const float* inverse_frequency, int64_t half,
                                    float attention_factor, float* cosine, float* sine) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * angle_threads + threadIdx.x;
   if (at >= batch.rows * half) return;
   const auto row = static_cast<int32_t>(at / half);
@@ -58,9 +61,8 @@ void rope_angles(cudaStream_t stream, const Batch& batch, const float* inverse_f
   if (batch.rows * half == 0) return;
   const auto blocks =
       static_cast<unsigned>((batch.rows * half + angle_threads - 1) / angle_threads);
-  rope_angles_kernel<<<blocks, angle_threads, 0, stream>>>(batch, inverse_frequency, half,
-                                                           attention_factor, cosine, sine);
-  check_launch("rope_angles");
+  launch_overlapped("rope_angles", rope_angles_kernel, blocks, angle_threads, 0, stream, batch,
+                    inverse_frequency, half, attention_factor, cosine, sine);
 }
 
 void prepare_heads(cudaStream_t stream, const Heads& queries, const Heads& keys, int64_t rows,

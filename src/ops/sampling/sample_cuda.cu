@@ -84,11 +84,21 @@ __device__ Best best_of_slice(Slice slice) {
   return best;
 }
 
+struct Drawn {
+  int32_t* tokens;
+  int32_t* copy;  // or null
+
+  __device__ void store(int64_t row, int32_t token) const {
+    tokens[row] = token;
+    if (copy) copy[row] = token;
+  }
+};
+
 // A cluster a row.
 __global__ void __cluster_dims__(ranks, 1, 1) __launch_bounds__(sample_threads, 2)
     sample_kernel(const float* logits, int64_t stride, bool wide, int32_t vocabulary,
                   int32_t slice_tokens, const RowSampling* parameters, const LogitChange* changes,
-                  double doubt, int32_t* tokens) {
+                  double doubt, Drawn drawn) {
   extern __shared__ float4 memory[];
   __shared__ RowShared shared;
   const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
@@ -119,7 +129,7 @@ __global__ void __cluster_dims__(ranks, 1, 1) __launch_bounds__(sample_threads, 
                                                     shared.best_of_rank);
   const bool writes = rank == 0 && threadIdx.x == 0;
   if (!best.valid() || row.temperature == 0) {
-    if (writes) tokens[row_index] = best.valid() ? static_cast<int32_t>(best.token) : -1;
+    if (writes) drawn.store(row_index, best.valid() ? static_cast<int32_t>(best.token) : -1);
     return;
   }
 
@@ -148,7 +158,7 @@ __global__ void __cluster_dims__(ranks, 1, 1) __launch_bounds__(sample_threads, 
       cluster.sync();
       outcome = shared.outcome;
       if (outcome.token >= 0) {
-        if (writes) tokens[row_index] = outcome.token;
+        if (writes) drawn.store(row_index, outcome.token);
         return;
       }
       kept = {outcome.least_key, row.min_p};
@@ -157,7 +167,7 @@ __global__ void __cluster_dims__(ranks, 1, 1) __launch_bounds__(sample_threads, 
       kept = select_kept(slice, row, tempered, top_k, {counts, own_keys}, shared);
   }
   draw_from_all(slice, tempered, kept, uniform, doubt, sums, shared);
-  if (writes) tokens[row_index] = shared.token;
+  if (writes) drawn.store(row_index, shared.token);
 }
 
 // Of four logits, all read before the first is used.
@@ -174,7 +184,7 @@ constexpr int greedy_ahead = 4;
 // A cluster a row; nothing is kept, so that more blocks share an SM than in sample_kernel.
 __global__ void __cluster_dims__(ranks, 1, 1) __launch_bounds__(greedy_threads)
     greedy_kernel(const float* logits, int64_t stride, bool wide, int32_t vocabulary,
-                  int32_t slice_tokens, int32_t* tokens) {
+                  int32_t slice_tokens, Drawn drawn) {
   __shared__ Best of_warp[greedy_threads / warp_lanes];
   __shared__ Best of_rank[ranks];
   const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
@@ -205,14 +215,14 @@ __global__ void __cluster_dims__(ranks, 1, 1) __launch_bounds__(greedy_threads)
     best.meet(logits[i], static_cast<uint32_t>(first + i));
   best = best_of_cluster<greedy_threads>(best, of_warp, of_rank);
   if (rank == 0 && threadIdx.x == 0)
-    tokens[row] = best.valid() ? static_cast<int32_t>(best.token) : -1;
+    drawn.store(row, best.valid() ? static_cast<int32_t>(best.token) : -1);
 }
 
 }  // namespace
 
 void sample_rows(cudaStream_t stream, const float* logits, int64_t stride, int64_t rows,
                  int64_t vocabulary, const RowSampling* parameters, const LogitChange* changes,
-                 int32_t* tokens, double doubt) {
+                 int32_t* tokens, int32_t* copy, double doubt) {
   if (rows == 0) return;
   if (vocabulary > widest_sampled_vocabulary)
     fail_cuda("the vocabulary is wider than the GPU's sampler takes");
@@ -220,15 +230,15 @@ void sample_rows(cudaStream_t stream, const float* logits, int64_t stride, int64
   launch_overlapped("sample_rows", sample_kernel, static_cast<unsigned>(rows * ranks),
                     sample_threads, plan.shared_bytes, stream, logits, stride,
                     aligned(logits, stride), vocabulary, plan.slice, parameters, changes, doubt,
-                    tokens);
+                    Drawn{tokens, copy});
 }
 
 void greedy_rows(cudaStream_t stream, const float* logits, int64_t stride, int64_t rows,
-                 int64_t vocabulary, int32_t* tokens) {
+                 int64_t vocabulary, int32_t* tokens, int32_t* copy) {
   if (rows == 0) return;
   launch_overlapped("greedy_rows", greedy_kernel, static_cast<unsigned>(rows * ranks),
                     greedy_threads, 0, stream, logits, stride, aligned(logits, stride), vocabulary,
-                    Plan(vocabulary).slice, tokens);
+                    Plan(vocabulary).slice, Drawn{tokens, copy});
 }
 
 }  // namespace qnext::ops::cuda

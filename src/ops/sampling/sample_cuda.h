@@ -44,6 +44,8 @@ struct RowSampling {
   int32_t first_change = 0;  // in the array of changes; each token once
   int32_t changes = 0;
   int32_t unused = 0;
+
+  bool operator==(const RowSampling&) const = default;
 };
 
 // The row's parameters; its changes are appended to `changes`. Host memory. Throws Error where a
@@ -61,13 +63,14 @@ constexpr double rounding_doubt = 0x1p-38;
 // tokens[r] = the token drawn from logits [rows, vocabulary] with parameters[r]; -1 if the
 // (changed) row holds a NaN or its largest value is infinite: the rows that ops::sample refuses.
 // Rows are `stride` floats apart; 16-byte aligned rows load faster. Throws Error where the
-// vocabulary is wider than widest_sampled_vocabulary.
+// vocabulary is wider than widest_sampled_vocabulary. `copy` receives the tokens too, unless null:
+// the kernel may write them to the host's memory, beside the device's.
 void sample_rows(cudaStream_t stream, const float* logits, int64_t stride, int64_t rows,
                  int64_t vocabulary, const RowSampling* parameters, const LogitChange* changes,
-                 int32_t* tokens, double doubt = rounding_doubt);
+                 int32_t* tokens, int32_t* copy = nullptr, double doubt = rounding_doubt);
 
 // The same where every row is greedy and has no changes: no parameters, and at the memory's speed.
 void greedy_rows(cudaStream_t stream, const float* logits, int64_t stride, int64_t rows,
-                 int64_t vocabulary, int32_t* tokens);
+                 int64_t vocabulary, int32_t* tokens, int32_t* copy = nullptr);
 
 }  // namespace qnext::ops::cuda

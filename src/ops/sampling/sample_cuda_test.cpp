@@ -41,10 +41,12 @@ std::vector<int32_t> draw(const OnDevice<float>& logits, int64_t stride, int64_t
   const OnDevice<LogitChange> device_changes(changes);
   const OnDevice<RowSampling> device_rows(rows);
   const OnDevice<int32_t> tokens(std::vector<int32_t>(requests.size() + 1, poison));
+  const OnDevice<int32_t> copy(std::vector<int32_t>(requests.size() + 1, poison));
   sample_rows(nullptr, logits.get() + first_row * stride, stride,
               static_cast<int64_t>(requests.size()), vocabulary, device_rows.get(),
-              device_changes.get(), tokens.get(), doubt);
+              device_changes.get(), tokens.get(), copy.get(), doubt);
   std::vector<int32_t> result = tokens.values();
+  EXPECT_EQ(copy.values(), result);
   EXPECT_EQ(result.back(), poison);
   result.pop_back();
   return result;
@@ -53,8 +55,10 @@ std::vector<int32_t> draw(const OnDevice<float>& logits, int64_t stride, int64_t
 std::vector<int32_t> greedy(const OnDevice<float>& logits, int64_t stride, int64_t rows,
                             int64_t vocabulary) {
   const OnDevice<int32_t> tokens(std::vector<int32_t>(static_cast<size_t>(rows) + 1, poison));
-  greedy_rows(nullptr, logits.get(), stride, rows, vocabulary, tokens.get());
+  const OnDevice<int32_t> copy(std::vector<int32_t>(static_cast<size_t>(rows) + 1, poison));
+  greedy_rows(nullptr, logits.get(), stride, rows, vocabulary, tokens.get(), copy.get());
   std::vector<int32_t> result = tokens.values();
+  EXPECT_EQ(copy.values(), result);
   EXPECT_EQ(result.back(), poison);
   result.pop_back();
   return result;
