@@ -32,7 +32,9 @@ Step random_step(std::mt19937& random) {
     s.answer = integer(0, 1) == 1;
     s.first_row = row;
     s.rows = s.answer ? integer(1, 20) : integer(1, 200);
-    s.first_position = integer(0, 1000);
+    s.first_position = integer(0, 2) == 0   ? 17 * ops::cuda::answer_span - integer(0, 30)
+                       : integer(0, 1) == 0 ? 65536 - integer(0, 30)
+                                            : integer(0, 1000);
     s.state_in = integer(0, 3) == 0 ? no_slot : next_slot++;
     for (int64_t r = 0; r < s.rows; ++r) {
       const bool kept = s.answer || r + 1 == s.rows || integer(0, 40) == 0;
@@ -71,6 +73,7 @@ TEST(PassPlan, EveryRowOnceInOrderWithItsState) {
         ASSERT_LE(piece.rows.rows, plan.most_rows);
         if (plan.answer) {
           ASSERT_LE(piece.rows.rows, ops::cuda::most_answer_rows);
+          ASSERT_LE(piece.rows.rows, ops::cuda::answer_rows_from(piece.rows.first_position));
         } else {  // no state is kept inside
           for (int64_t r = 0; r + 1 < piece.rows.rows; ++r)
             ASSERT_EQ(piece.rows.state_out[static_cast<size_t>(r)], no_slot);

@@ -12,7 +12,9 @@ namespace {
 
 // How many of the rows from `first` on fit one pass.
 int64_t piece_rows(const RowSequence& s, int64_t first) {
-  if (s.answer) return std::min(ops::cuda::most_answer_rows, s.rows - first);
+  if (s.answer)
+    return std::min({ops::cuda::most_answer_rows, s.rows - first,
+                     ops::cuda::answer_rows_from(s.first_position + first)});
   int64_t end = first + 1;
   if (s.state_out.empty()) return s.rows - first;
   while (end < s.rows && s.state_out[static_cast<size_t>(end - 1)] == no_slot) ++end;

@@ -1,6 +1,7 @@
 // Cutting one step's rows into passes that the tensor-core kernels take.
 //
-// A pass holds rows of one form. Answers: at most 8 rows a sequence and 256 in all. Prompts: any
+// A pass holds rows of one form. Answers: at most 8 rows a sequence, of one span of positions (as
+// attention wants them), and 256 in all. Prompts: any
 // number, but the recurrent state can be kept only behind a sequence's last row, so a sequence that
 // keeps it elsewhere too is cut there and goes on in the next pass.
 #pragma once

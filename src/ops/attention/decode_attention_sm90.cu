@@ -1,7 +1,7 @@
 // The answer form: memory-bound, so everything serves one stream of keys and values a warp.
 //
-// A context is cut into pieces at absolute positions (piece_begin: short ones first, where few of
-// them must fill the GPU, long ones behind, where a partial result should cost little). A block
+// A context is cut into pieces by its length alone (Pieces: short ones first, where few of them
+// must fill the GPU, long ones behind, where a partial result should cost little). A block
 // takes a piece of one kv head for the rows of a sequence. Its four warps take units of 16 or 32
 // positions by turns, each through a ring of its own: the warp orders bulk copies of the units to
 // come, so that no warp waits for another until the piece ends. Then the warps' results are merged
@@ -15,7 +15,7 @@
 // More columns: up to 2 tiles of 8 a warp, then twice the warps for 4 tiles; beyond that further
 // blocks, whose keys the L2 cache holds. A column's operations are the same in all of them.
 //
-// Up to 1,024 positions the first eight pieces are the blocks of a cluster, which merges them
+// Up to 2,048 positions the first eight pieces are the blocks of a cluster, which merges them
 // through its shared memory: one launch. Else a second kernel merges, with the same operations.
 #include "base/cuda_error.h"
 #include "ops/attention/decode_warp_sm90.cuh"
@@ -37,6 +37,9 @@ __device__ __forceinline__ void answer_block(const Answer& a) {
                     (!clustered && warp.work.begin > warp.work.last);
   // So are the keys and values of positions before the sequence's rows.
   const bool at_rest = warp.work.end <= warp.work.sequence.first_position;
+  // Without waiting, as it writes nothing: blocks of pieces that there are may take its place. The
+  // first piece always is, so that this kernel's end still implies that of the kernels before.
+  if (idle && warp.work.piece > 0) return;
   if (at_rest && !idle) warp.fill_ring();
   wait_for_earlier_kernels();
   if (idle) return;
@@ -103,7 +106,7 @@ void launch_format(cudaStream_t stream, const Answer& answer, int columns) {
 }  // namespace
 
 size_t paged_answer_workspace(const PagedShape& shape, int64_t rows, int64_t longest) {
-  return static_cast<size_t>(rows * shape.query_heads * piece_count(longest) *
+  return static_cast<size_t>(rows * shape.query_heads * most_pieces(longest) *
                              (shape.head_dim + 2)) *
          sizeof(float);
 }
@@ -119,7 +122,7 @@ void paged_attention_answer(cudaStream_t stream, const Batch& batch, const Paged
                 shape,
                 cache,
                 inputs,
-                static_cast<int>(piece_count(longest)),
+                static_cast<int>(most_pieces(longest)),
                 1,
                 static_cast<float*>(workspace),
                 nullptr};

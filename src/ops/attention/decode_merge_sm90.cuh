@@ -2,6 +2,8 @@
 // cluster in order (in the blocks' shared memory, or later: the same operations), then clusters.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/activation/activation_device.h"
 #include "ops/attention/paged_sm90.cuh"
 #include "ops/launch_cuda.cuh"
@@ -9,28 +11,55 @@
 namespace qnext::ops::cuda {
 
 constexpr int cluster_pieces = 8;
-constexpr int cluster_positions = 1024;  // of the first cluster
 
-// Piece i of every context begins here: 16 pieces of 128 positions, 56 of 256, 96 of 512, then
-// 1,024 each. Short ones let few blocks fill the GPU; long ones cost little beside their keys (a
-// partial result is 1.5 % of 1,024 positions in f8, and blocks seldom start and end), and there are
-// enough of them for the last ones to end together: 262,144 positions are 360 pieces.
-__host__ __device__ constexpr int64_t piece_begin(int64_t i) {
-  return i < 16    ? 128 * i
-         : i < 72  ? 2048 + 256 * (i - 16)
-         : i < 168 ? 16384 + 512 * (i - 72)
-                   : 65536 + 1024 * (i - 168);
+// How the positions that a row sees are cut. Up to 1,024 and from 2,049 on contexts begin alike: 16
+// pieces of 128 positions, 56 of 256, then 512 each: few blocks must fill the GPU, and a partial
+// result is 3 % of 512 positions in f8. Between them there are 8 of 256, which a cluster merges.
+// Long ones have pieces of one length, which grows every answer_span positions: with two kv heads
+// and two blocks an SM, a sequence's pieces are what an H200 runs at once, so that no block starts
+// or ends while others read. From 270,336 positions on they grow no more: a lane holds the number
+// of one page.
+constexpr int most_piece = 2048;
+constexpr int64_t cut_alike = 65536;
+constexpr int64_t pieces_at_once = 132;
+static_assert(answer_span == pieces_at_once * page_positions);
+
+struct Pieces {
+  int64_t positions;
+  int64_t length;  // of a piece; 0: as the table says
+
+  __host__ __device__ explicit constexpr Pieces(int64_t positions_)
+      : positions(positions_),
+        length(positions_ <= cut_alike ? (positions_ > 1024 && positions_ <= 2048 ? 256 : 0)
+               : positions_ > pieces_at_once * most_piece
+                   ? most_piece
+                   : (positions_ + answer_span - 1) / answer_span * page_positions) {}
+
+  __host__ __device__ constexpr int64_t begin(int64_t i) const {
+    return length > 0 ? length * i
+           : i < 16   ? 128 * i
+           : i < 72   ? 2048 + 256 * (i - 16)
+                      : 16384 + 512 * (i - 72);
+  }
+  __host__ __device__ constexpr int64_t count() const {
+    return length > 0           ? (positions + length - 1) / length
+           : positions <= 1024  ? (positions + 127) / 128
+           : positions <= 16384 ? 16 + (positions - 2048 + 255) / 256
+                                : 72 + (positions - 16384 + 511) / 512;
+  }
+};
+static_assert(Pieces(1024).count() == cluster_pieces && Pieces(1024).begin(cluster_pieces) == 1024);
+static_assert(Pieces(2048).count() == cluster_pieces && Pieces(16384).begin(16) == 2048 &&
+              Pieces(cut_alike).begin(Pieces(16384).count()) == 16384);
+static_assert(Pieces(pieces_at_once * most_piece).length == most_piece);
+
+// Room for the pieces of any row that sees up to so many positions.
+constexpr int64_t most_pieces(int64_t positions) {
+  const int64_t own = Pieces(positions).count();
+  if (positions <= cut_alike)
+    return positions <= 1024 || positions > 2048 ? own : int64_t{cluster_pieces};
+  return std::max({own, pieces_at_once, Pieces(cut_alike).count()});
 }
-constexpr int most_piece = 1024;
-__host__ __device__ constexpr int64_t piece_count(int64_t positions) {
-  return positions <= 2048    ? (positions + 127) / 128
-         : positions <= 16384 ? 16 + (positions - 2048 + 255) / 256
-         : positions <= 65536 ? 72 + (positions - 16384 + 511) / 512
-                              : 168 + (positions - 65536 + 1023) / 1024;
-}
-static_assert(piece_begin(cluster_pieces) == cluster_positions);
-static_assert(piece_begin(piece_count(2048)) == 2048 && piece_begin(piece_count(16384)) == 16384 &&
-              piece_begin(piece_count(65536)) == 65536);
 
 // Partial results: of row r, head h, piece p at index (r * heads + h) * pieces + p.
 struct Answer {
@@ -38,7 +67,7 @@ struct Answer {
   PagedShape shape;
   PagedCache cache;
   PagedAttention inputs;
-  int pieces;         // room for a row's
+  int pieces;         // room for a row's, at least most_pieces() of the longest
   int column_groups;  // of a sequence
   float* sums;        // [...][head_dim]
   float2* weights;    // [...]: highest score * log2(e), sum of 2^(score - highest)
@@ -140,7 +169,7 @@ static __global__ void __launch_bounds__(merge_threads) merge_kernel(const Answe
   const int thread = static_cast<int>(threadIdx.x);
   const int lot = thread / (merge_dims / 4);
   const int d = static_cast<int>(blockIdx.x) % slices * merge_dims + thread % (merge_dims / 4) * 4;
-  const auto pieces = static_cast<int>(piece_count(sequence.first_position + in_sequence + 1));
+  const auto pieces = static_cast<int>(Pieces(sequence.first_position + in_sequence + 1).count());
   const int64_t first = (row * a.shape.query_heads + head) * a.pieces;
 
   const uint2 gate = gate_of(a, row, head, min(d, dim - 4));

@@ -58,12 +58,13 @@ struct Work {
   int columns;  // of the sequence
   int page;     // lane l: the piece's page l
 
-  __device__ Work(const Answer& a, int piece_, int block_columns)
+  // The longest pieces first.
+  __device__ Work(const Answer& a, bool clustered, int block_columns)
       : sequence(a.batch.sequence[blockIdx.z]),
         last(sequence.first_position + sequence.rows - 1),
-        piece(piece_),
-        begin(static_cast<int>(piece_begin(piece))),
-        end(min(static_cast<int>(piece_begin(piece + 1)), last + 1)),
+        piece(static_cast<int>(clustered ? blockIdx.x : gridDim.x - 1 - blockIdx.x)),
+        begin(static_cast<int>(Pieces(last + 1).begin(piece))),
+        end(min(static_cast<int>(Pieces(last + 1).begin(piece + 1)), last + 1)),
         group(static_cast<int>(a.shape.query_heads / a.shape.kv_heads)),
         kv_head(static_cast<int>(blockIdx.y) / a.column_groups),
         first_column(static_cast<int>(blockIdx.y) % a.column_groups * block_columns),
@@ -110,8 +111,7 @@ class AnswerWarp {
         ring(shared_address(data) + unit_warp * Layout::ring),
         full(shared_address(block_weights + Layout::columns) + unit_warp * Layout::slots * 16),
         free(full + Layout::slots * 8),
-        work(a, static_cast<int>(clustered ? blockIdx.x : gridDim.x - 1 - blockIdx.x),
-             Layout::columns) {
+        work(a, clustered, Layout::columns) {
     if (lane == 0 && column_warp == 0) {
       for (int i = 0; i < Layout::slots; ++i) {
         barrier_init(full + 8 * i, 1);
@@ -471,7 +471,7 @@ class AnswerWarp {
         sums[p] = of_block<float4>(results + column * Layout::merge_stride + d, p);
       }
       finish(a, row, head, d,
-             merge_cluster(weights, sums, static_cast<int>(piece_count(positions))), gate);
+             merge_cluster(weights, sums, static_cast<int>(Pieces(positions).count())), gate);
     }
     cluster_barrier();  // others may still read this block's
   }

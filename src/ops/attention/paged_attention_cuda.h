@@ -21,12 +21,12 @@
 // 8 u + 2 t + e is byte 4 t + 2 u + e (u, e of 0, 1; t of 0..3).
 //
 // Two forms. Answers (decoded rows, drafts to verify; 1 to 8 rows a sequence) are memory-bound: the
-// context is cut into pieces at fixed absolute positions, which blocks take side by side. Prompts
-// are compute-bound: tiles of rows walk over the keys in ascending tiles of 64. The forms order
-// their sums differently; within a form a row's bits depend on the row and its past alone. Which
-// sequences are which is the caller's: both launchers take a Batch whose `sequence` and `sequences`
-// may be a part of the step's; its rows count from the step's first row, `rows` and `sequence_of`
-// are not read.
+// context is cut into pieces by the number of positions that the row sees, which blocks take side
+// by side. Prompts are compute-bound: tiles of rows walk over the keys in ascending tiles of 64.
+// The forms order their sums differently; within a form a row's bits depend on the row and its past
+// alone. Which sequences are which is the caller's: both launchers take a Batch whose `sequence`
+// and `sequences` may be a part of the step's; its rows count from the step's first row, `rows` and
+// `sequence_of` are not read.
 //
 // Positions behind a sequence's last row are never read into a result, whatever bits lie there.
 // Positions behind a row's own but before that last one have weight zero: they reach the row only
@@ -43,6 +43,18 @@ namespace qnext::ops::cuda {
 
 constexpr int64_t page_positions = 64;
 constexpr int64_t most_answer_rows = 8;  // of a sequence
+// Rows of a sequence that one call takes see numbers of positions of the same span. Spans end at
+// these, and behind the last of them at multiples of answer_span.
+constexpr int64_t answer_span_ends[] = {1024, 2048, 65536};
+constexpr int64_t answer_span = 132 * page_positions;
+
+// How many of the rows from `position` on one call may take.
+constexpr int64_t answer_rows_from(int64_t position) {
+  const int64_t seen = position + 1;
+  for (const int64_t end : answer_span_ends)
+    if (seen <= end) return end + 1 - seen;
+  return (seen + answer_span - 1) / answer_span * answer_span + 1 - seen;
+}
 
 enum class KvFormat { bf16, f8 };
 

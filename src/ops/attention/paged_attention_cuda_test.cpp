@@ -405,8 +405,9 @@ TEST_F(CudaOps, PagedAnswer) {
     struct Case {
       int64_t begin, rows;
     };
-    std::vector<Case> cases{{0, 1},   {0, 8},   {62, 1},   {63, 3},   {64, 1},  {65, 2},
-                            {126, 4}, {999, 1}, {2046, 5}, {2304, 2}, {5000, 1}};
+    std::vector<Case> cases{{0, 1},    {0, 8},    {62, 1},   {63, 3},   {64, 1},
+                            {65, 2},   {126, 4},  {999, 1},  {1022, 2}, {1024, 3},
+                            {1500, 8}, {2043, 5}, {2048, 5}, {2304, 2}, {5000, 1}};
     std::vector<Problem> problems;
     int32_t pages = 0;
     for (Case& c : cases) {
@@ -447,7 +448,8 @@ TEST_F(CudaOps, PagedAnswerBehindALongContext) {
   Random random(59);
   for (const PagedShape& shape :
        {PagedShape{2, 1, 64, KvFormat::bf16}, PagedShape{2, 1, 64, KvFormat::f8}})
-    for (const int64_t begin : {int64_t{20000}, int64_t{65535}, int64_t{70000}}) {
+    for (const int64_t begin :
+         {int64_t{20000}, int64_t{65533}, int64_t{65536}, 16 * answer_span - 3, 16 * answer_span}) {
       SCOPED_TRACE(name(shape) << " at " << begin);
       constexpr int64_t rows = 3;
       const Problem problem(random, shape, begin + rows);
@@ -455,7 +457,7 @@ TEST_F(CudaOps, PagedAnswerBehindALongContext) {
       const std::vector<int32_t> pages = world.take(problem.pages(begin + rows));
       world.fill(problem, pages, begin);
       const Result together =
-          world.step({{&problem, pages, begin, rows}}, Form::answer, 4, 1 << 17);
+          world.step({{&problem, pages, begin, rows}}, Form::answer, 4, 1 << 18);
       judge(world, problem, pages, begin, rows, Form::answer, together.q.data(),
             together.out.data());
       if (HasFatalFailure()) return;
