@@ -429,14 +429,14 @@ void lay_out(RowJob& job, PackedFormat main, int share) {
 
 template <PackedFormat main>
 void launch(cudaStream_t stream, const RowJob& job) {
-  check_cuda(cudaFuncSetAttribute(row_kernel<main>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                  cudaSharedmemCarveoutMaxShared),
-             "cudaFuncSetAttribute");
+  keep_all_shared(row_kernel<main>);
   const int warps = job.runs > least_warps ? most_warps : least_warps;
+  const auto bytes = static_cast<size_t>(job.bytes);
   launch_overlapped("stream_matmul_row", row_kernel<main>,
                     dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
-                    dim3(static_cast<unsigned>(warps * warp_lanes)), static_cast<size_t>(job.bytes),
-                    stream, job);
+                    dim3(static_cast<unsigned>(warps * warp_lanes)),
+                    job.strips < multiprocessors() ? bytes : alone_on_multiprocessor(bytes), stream,
+                    job);
 }
 
 }  // namespace
