@@ -126,10 +126,10 @@ void run_panels(const Activations& x, const MatmulTask* tasks, int task_count, i
 }
 
 // How many of the panels left a worker takes: long forward reads at first, then less and less, so
-// that all finish together. No more than `most_panels`, whose weights a core's second-level cache
-// holds while the rows of x go by.
-int64_t chunk_of(int64_t left, int workers) {
-  constexpr int64_t most_panels = 8;
+// that all finish together. No more than a core's second-level cache holds while several rows of x
+// go by; for one row nothing is read twice.
+int64_t chunk_of(int64_t left, int workers, int64_t rows) {
+  const int64_t most_panels = rows == 1 ? 64 : 8;
   return std::clamp(left / (4 * workers), int64_t{1}, most_panels);
 }
 
@@ -152,7 +152,7 @@ void matmul_many(ThreadPool& pool, const Activations& x, const MatmulTask* tasks
       int64_t end;
       do {
         if (begin >= panels) return;
-        end = begin + chunk_of(panels - begin, pool.size());
+        end = begin + chunk_of(panels - begin, pool.size(), x.rows);
       } while (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
       run_panels(x, tasks, task_count, begin, end);
     }
