@@ -1,10 +1,10 @@
-// The one file of app that knows Boost.Beast.
 #include "app/load_client.h"
 
-#include <openssl/ssl.h>
-
 #include <algorithm>
-#include <boost/beast/http.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <cmath>
 #include <optional>
@@ -12,62 +12,19 @@
 #include <utility>
 
 #include "app/event_stream.h"
+#include "app/load_connection.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "server/transport.h"
 
 namespace qnext::app {
 namespace {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = beast::http;
-namespace ssl = asio::ssl;
-using tcp = asio::ip::tcp;
-using boost::system::error_code;
-using server::Transport;
 using Clock = std::chrono::steady_clock;
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
-
-// Why a request failed: in few words, the same for all of its kind.
-struct Failure {
-  std::string what;
-};
-
-[[noreturn]] void failed(std::string_view doing, const error_code& error) {
-  if (error == beast::error::timeout) throw Failure{fmt::format("{}: timeout", doing)};
-  if (error == http::error::end_of_stream || error == http::error::partial_message)
-    throw Failure{fmt::format("{}: the server hung up", doing)};
-  throw Failure{fmt::format("{}: {}", doing, error.message())};
-}
-
-ssl::context client_tls(const LoadTarget& target) {
-  ssl::context context(ssl::context::tls_client);
-  context.set_default_verify_paths();
-  context.set_verify_mode(target.insecure ? ssl::verify_none : ssl::verify_peer);
-  if (!target.insecure)
-    context.set_verify_callback(ssl::host_name_verification(target.address.host));
-  return context;
-}
-
-// The server as all connections see it.
-struct Server {
-  explicit Server(const LoadTarget& wanted) : target(wanted), tls(client_tls(wanted)) {
-    asio::io_context context;
-    tcp::resolver resolver(context);
-    error_code error;
-    endpoints = resolver.resolve(target.address.host, target.address.port, error);
-    if (error)
-      fail("{}:{} cannot be found: {}", target.address.host, target.address.port, error.message());
-  }
-
-  const LoadTarget& target;
-  ssl::context tls;
-  tcp::resolver::results_type endpoints;
-};
 
 // The text in one event of a stream, and what it says of the whole.
 struct Piece {
@@ -107,106 +64,6 @@ Piece read_event(const std::string& data, LoadRecord& record) {
   }
   return piece;
 }
-
-// One connection to the server, used for request after request.
-class Connection {
- public:
-  Connection(asio::io_context& context, Server& server) : context_(context), server_(server) {}
-
-  // `whole` where the response is read to its end; false once `take` has had enough.
-  template <typename Take>
-  asio::awaitable<int> exchange(const std::string& path, const std::string& body, Take take) {
-    for (;;) {
-      const bool reused = transport_.has_value();
-      if (!reused) co_await connect();
-      error_code error;
-      http::response_parser<http::string_body> parser;
-      parser.body_limit(boost::none);
-      co_await send(path, body, error);
-      if (!error) co_await read_head(parser, error);
-      if (error) {
-        transport_.reset();
-        // A server may end a connection that idles just when it is used again.
-        if (reused && error != beast::error::timeout) continue;
-        failed("waiting for the response", error);
-      }
-      co_await read_body(parser, take);
-      co_return static_cast<int>(parser.get().result_int());
-    }
-  }
-
- private:
-  asio::awaitable<void> connect() {
-    const LoadTarget& target = server_.target;
-    transport_.emplace(tcp::socket(context_), target.address.tls ? &server_.tls : nullptr);
-    buffer_.clear();
-    error_code error;
-    auto finished = asio::redirect_error(asio::use_awaitable, error);
-    limit_time();
-    co_await transport_->tcp().async_connect(server_.endpoints, finished);
-    if (!error && transport_->tls()) {
-      SSL_set_tlsext_host_name(transport_->tls()->native_handle(), target.address.host.c_str());
-      co_await transport_->tls()->async_handshake(ssl::stream_base::client, finished);
-    }
-    if (error) {
-      transport_.reset();
-      failed("connecting", error);
-    }
-    transport_->socket().set_option(tcp::no_delay(true), error);
-  }
-
-  void limit_time() {
-    transport_->tcp().expires_after(std::chrono::duration_cast<std::chrono::nanoseconds>(
-        std::chrono::duration<double>(server_.target.timeout)));
-  }
-
-  asio::awaitable<void> send(const std::string& path, const std::string& body, error_code& error) {
-    const LoadTarget& target = server_.target;
-    http::request<http::string_body> request(body.empty() ? http::verb::get : http::verb::post,
-                                             target.address.base + path, 11);
-    request.set(http::field::host, target.address.host);
-    if (!body.empty()) request.set(http::field::content_type, "application/json");
-    if (!target.api_key.empty())
-      request.set(http::field::authorization, "Bearer " + target.api_key);
-    request.body() = body;
-    request.prepare_payload();
-    limit_time();
-    auto finished = asio::redirect_error(asio::use_awaitable, error);
-    co_await http::async_write(*transport_, request, finished);
-  }
-
-  asio::awaitable<void> read_head(http::response_parser<http::string_body>& parser,
-                                  error_code& error) {
-    limit_time();
-    auto finished = asio::redirect_error(asio::use_awaitable, error);
-    co_await http::async_read_header(*transport_, buffer_, parser, finished);
-  }
-
-  template <typename Take>
-  asio::awaitable<void> read_body(http::response_parser<http::string_body>& parser, Take& take) {
-    const int status = static_cast<int>(parser.get().result_int());
-    error_code error;
-    auto finished = asio::redirect_error(asio::use_awaitable, error);
-    std::string& body = parser.get().body();
-    bool go_on = true;
-    for (;;) {
-      if (!body.empty()) go_on = take(status, std::exchange(body, {}));
-      if (!go_on || parser.is_done()) break;
-      limit_time();
-      co_await http::async_read_some(*transport_, buffer_, parser, finished);
-      if (error) {
-        transport_.reset();
-        failed("reading the response", error);
-      }
-    }
-    if (!parser.is_done() || !parser.keep_alive()) transport_.reset();
-  }
-
-  asio::io_context& context_;
-  Server& server_;
-  std::optional<Transport> transport_;
-  beast::flat_buffer buffer_;
-};
 
 // The run as a whole: who is under way, what has ended.
 class Run {
@@ -249,12 +106,12 @@ class Run {
   }
 
   asio::awaitable<void> stay() {
-    Connection connection(context_, server_);
+    LoadConnection connection(context_, server_);
     while (co_await converse(connection)) {
     }
   }
   asio::awaitable<void> visit() {
-    Connection connection(context_, server_);
+    LoadConnection connection(context_, server_);
     co_await converse(connection);
   }
 
@@ -277,7 +134,7 @@ class Run {
   }
 
   // One conversation to its end. False: no more may begin.
-  asio::awaitable<bool> converse(Connection& connection) {
+  asio::awaitable<bool> converse(LoadConnection& connection) {
     const std::unique_ptr<Conversation> conversation = source_.begin();
     while (auto request = conversation->next()) {
       if (!claim()) co_return false;
@@ -293,7 +150,7 @@ class Run {
     co_return true;
   }
 
-  asio::awaitable<void> ask(Connection& connection, const LoadRequest& request, bool cut,
+  asio::awaitable<void> ask(LoadConnection& connection, const LoadRequest& request, bool cut,
                             LoadRecord& record, std::string& text) {
     EventStream stream;
     int64_t pieces = 0;
@@ -342,7 +199,7 @@ class Run {
     }
   }
 
-  Server server_;
+  LoadServer server_;
   const LoadPlan& plan_;
   ScenarioSource& source_;
   const Clock::time_point start_ = Clock::now();
@@ -388,11 +245,11 @@ ServerAddress parse_server_url(std::string_view url) {
 HttpAnswer request_once(const LoadTarget& target, const std::string& path,
                         const std::string& body) {
   asio::io_context context(1);
-  Server server(target);
+  LoadServer server(target);
   HttpAnswer answer;
   std::optional<std::string> problem;
   const auto ask = [&]() -> asio::awaitable<void> {
-    Connection connection(context, server);
+    LoadConnection connection(context, server);
     const auto take = [&](int, const std::string& bytes) {
       answer.body += bytes;
       return true;
