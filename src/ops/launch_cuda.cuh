@@ -9,6 +9,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "base/cuda_error.h"
 
 namespace qnext::ops::cuda {
@@ -33,6 +35,30 @@ inline int multiprocessors() {
     return found;
   }();
   return count;
+}
+
+// All of a multiprocessor's fast memory is shared memory where this kernel runs. A kernel of which
+// it takes one block would get less, and no block of another kernel could join it there.
+template <typename... Parameters>
+void keep_all_shared(void (*kernel)(Parameters...)) {
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared),
+             "cudaFuncSetAttribute");
+}
+
+// So many bytes of shared memory for each block that a multiprocessor takes one block of the kernel
+// and no two: else one that is free of other kernels' blocks gets two, and all wait for those.
+inline size_t alone_on_multiprocessor(size_t shared_bytes) {
+  static const int least = [] {
+    int device = 0, all = 0, reserved = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&all, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
+               "cudaDeviceGetAttribute");
+    check_cuda(cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device),
+               "cudaDeviceGetAttribute");
+    return all / 2 - reserved + 16;
+  }();
+  return std::max(shared_bytes, static_cast<size_t>(least));
 }
 
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...), allowed to start early. Raises the

@@ -35,6 +35,14 @@ __device__ inline void widen_f8(uint32_t word, Pair& even, Pair& odd) {
   odd = multiply((left & 0x80008000u) | ((left >> 4) & 0x07F007F0u), factor);
 }
 
+// The same as f16, which holds every e4m3 value; but NaN is NaN.
+__device__ inline void widen_f8_to_halves(uint32_t word, Pair& even, Pair& odd) {
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.rn.f16x2.e4m3x2 %0, high;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, low;\n}"
+      : "=r"(even), "=r"(odd)
+      : "r"(__byte_perm(word, 0, 0x3120)));
+}
+
 // The raw 16-byte pieces of one lane, as loaded; fragment() gives step s of 0..3.
 template <PackedFormat format>
 struct LaneTile;
@@ -71,6 +79,11 @@ struct LaneTile<PackedFormat::f8> {
     widen_f8(step % 2 == 0 ? words.x : words.z, a[0], a[1]);
     widen_f8(step % 2 == 0 ? words.y : words.w, a[2], a[3]);
   }
+  __device__ void half_fragment(int step, Pair (&a)[4]) const {
+    const uint4& words = piece[step / 2];
+    widen_f8_to_halves(step % 2 == 0 ? words.x : words.z, a[0], a[1]);
+    widen_f8_to_halves(step % 2 == 0 ? words.y : words.w, a[2], a[3]);
+  }
   // Of an e4m3 product, 32 columns in the order of f8_rows_cuda.h; step of 0..1.
   __device__ void f8_fragment(int step, uint32_t (&a)[4]) const {
     const uint4& words = piece[step];
@@ -103,6 +116,26 @@ struct LaneTile<PackedFormat::q4> {
           : "r"(word >> (4 * i)), "r"(0x000F000F), "r"(0x43004300));
       asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(centred) : "r"(raised), "r"(0x43084308u));
       a[i] = multiply(centred, i % 2 == 0 ? first : second);
+    }
+  }
+  // The fragment times 2^-22, in fewer instructions: nibbles where they lie are subnormal values,
+  // q 2^-133 and 16 q 2^-133, and d (q - 8) 2^-22 is one fma of them, rounded once. d, an f16, is
+  // at most 2^16, so that its multiples below are finite.
+  static constexpr float small = 0x1p-22f;
+  __device__ void small_fragment(int step, Pair (&a)[4]) const {
+    constexpr Pair to_low = 0x77007700, to_high = 0x75007500;  // 2^111, 2^107
+    constexpr Pair to_centre = 0xB600B600;                     // -8 2^-22
+    const uint32_t word = step == 0 ? codes.x : step == 1 ? codes.y : step == 2 ? codes.z : codes.w;
+    const uint32_t scale = step < 2 ? scales.x : scales.y;
+    const Pair first = __byte_perm(scale, 0, 0x1010), second = __byte_perm(scale, 0, 0x3232);
+    const Pair factor[2] = {multiply(first, to_low), multiply(second, to_high)};
+    const Pair centre[2] = {multiply(first, to_centre), multiply(second, to_centre)};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Pair nibbles = (i < 2 ? word : word >> 8) & (i % 2 == 0 ? 0x000F000Fu : 0x00F000F0u);
+      asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+          : "=r"(a[i])
+          : "r"(nibbles), "r"(factor[i % 2]), "r"(centre[i % 2]));
     }
   }
 };

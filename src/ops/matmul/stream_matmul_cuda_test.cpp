@@ -178,6 +178,41 @@ TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthers) {
   }
 }
 
+// A row alone may be multiplied in f16 where that holds it (half_row.cuh): rows at its bounds and
+// beyond them, and such as span more powers of two than f16 has.
+TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthersWhateverItsSize) {
+  for (int64_t columns : {2048, 4096}) {
+    constexpr int64_t rows = 12, outputs = 300;
+    const PackedOnDevice weight(GetParam(), random_matrix(DType::f32, outputs, columns, 3));
+    std::vector<float> values = random_floats(static_cast<size_t>(rows * columns), 5);
+    const auto row = [&](int64_t r) { return values.begin() + r * columns; };
+    row(1)[7] = 0x1p-21f;
+    row(2)[columns - 1] = -0x1.FEp-22f;
+    row(3)[100] = 0x1.FEp8f;
+    row(4)[101] = -0x1p9f;
+    row(5)[columns - 2] = 0x1p-130f;
+    for (int64_t k = 0; k < columns; ++k) {
+      const auto wide = static_cast<int>(k * 37 % 80) - 60, narrow = static_cast<int>(k * 37 % 29);
+      row(6)[k] = std::ldexp(row(6)[k], wide);
+      row(7)[k] = std::ldexp(row(7)[k] < 0 ? -1.5f : 1.25f, narrow - 21);
+      row(8)[k] *= 0x1p-30f;
+      row(9)[k] = k % 200 == 0 ? row(9)[k] : 0.0f;
+      row(10)[k] *= 0x1p20f;
+      if (k >= 64) row(11)[k] *= 0x1p-24f;
+    }
+    const Bf16Rows x(values, columns);
+    const OnDevice<Bf16> device_x(x.bits);
+    const Output together(StreamStore::f32, rows, outputs), alone(StreamStore::f32, rows, outputs);
+    const StreamProduct product = together.product(weight.matrix());
+    stream_matmul(nullptr, {device_x.get(), x.stride}, rows, &product, 1);
+    for (int64_t r = 0; r < rows; ++r) {
+      const StreamProduct one = alone.product(weight.matrix(), r);
+      stream_matmul(nullptr, {device_x.get() + r * x.stride, x.stride}, 1, &one, 1);
+    }
+    EXPECT_TRUE(same_bits(together.found(), alone.found())) << columns;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, StreamMatmul, testing::ValuesIn(packed_formats),
                          [](const auto& test) { return format_name(test.param); });
 

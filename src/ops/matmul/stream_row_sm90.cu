@@ -15,6 +15,7 @@
 
 #include "base/cuda_error.h"
 #include "ops/launch_cuda.cuh"
+#include "ops/matmul/half_row.cuh"
 #include "ops/matmul/stream_rows.cuh"
 #include "ops/matmul/stream_tile.cuh"
 #include "ops/rehearsal_cuda.cuh"
@@ -44,6 +45,7 @@ struct RowJob {
   StreamInput input;
   StreamedWeight product[most_stream_products];
   int products;
+  int early;   // copies queued before the rehearsal
   int strips;  // of all products
   // So many of the last strips have more bytes than the others: their place in the blocks' order.
   int heavy, heavy_place;
@@ -51,7 +53,8 @@ struct RowJob {
   int slots, slot_bytes, bf16_piece_runs;
   // Where things lie in shared memory, behind the ring.
   int x;            // bf16 [column_tiles][64], in the order of B fragments
-  int sums;         // float [most_strips][runs][strip_rows]
+  int half_x;       // the same in f16, for weights in f8
+  int sums;         // float [strips of a block][runs][strip_rows]
   int norm;         // float [norm_floats]
   int scales;       // float2 [slots][most_piece_runs]
   int pieces;       // Piece [most_pieces]
@@ -154,7 +157,7 @@ __device__ inline void issue(const RowJob& job, const Piece& piece, int slot) {
 }
 
 // A lane's part of the row for a run, and a whole run's sum. All loads come first: there are too
-// few warps to hide one behind the other.
+// few warps to hide one behind the other. f8: of the row in f16.
 struct RunFragments {
   uint4 words[run_tiles][2];
 
@@ -178,9 +181,18 @@ __device__ inline void add_whole_run(float (&c)[4], const std::byte* data, const
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       Pair a[4];
-      weights[tile].fragment(step, a);
       const uint4& words = b.words[tile][step / 2];
-      multiply_add(c, a, step % 2 == 0 ? words.x : words.z, step % 2 == 0 ? words.y : words.w);
+      const Pair b0 = step % 2 == 0 ? words.x : words.z, b1 = step % 2 == 0 ? words.y : words.w;
+      if constexpr (format == PackedFormat::f8) {
+        weights[tile].half_fragment(step, a);
+        multiply_add_halves(c, a, b0, b1);
+      } else {
+        if constexpr (format == PackedFormat::q4)
+          weights[tile].small_fragment(step, a);
+        else
+          weights[tile].fragment(step, a);
+        multiply_add(c, a, b0, b1);
+      }
     }
 }
 
@@ -193,12 +205,18 @@ __device__ inline void add_run(float (&c)[4], const std::byte* data, const std::
     if (tile < tiles) add_tile<format>(c, data + tile * bytes, x + tile * 128, lane);
 }
 
-// The bf16 rows of few_rows::stage_values(), for one.
-__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks) {
+// The bf16 rows of few_rows::stage_values(), for one. also(offset, pair): see QuickNorm.
+template <typename Also>
+__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks, Also&& also) {
   for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
        chunk += static_cast<int>(blockDim.x)) {
     const uint4 v = __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk);
     store_chunk(x, chunk, {v.x, v.y, v.z, v.w});
+    const int offset = chunk / 8 * 128 + chunk % 8 * 4;
+    also(offset, v.x);
+    also(offset + 32, v.y);
+    also(offset + 64, v.z);
+    also(offset + 96, v.w);
   }
 }
 
@@ -230,7 +248,8 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   }
   __syncthreads();
   // A warp a copy: to queue one takes a thread half a microsecond.
-  if (lane == 0 && warp < min(counts->all, job.slots)) issue(job, pieces[warp], warp);
+  const int first_copies = min(counts->all, job.slots);
+  if (lane == 0 && warp < min(first_copies, job.early)) issue(job, pieces[warp], warp);
   auto* const x = shared_at<std::byte>(job.x);
   const StagedRows staged{x, shared_at<float>(job.norm), 0, 1, job.column_tiles, job.columns};
   QuickNorm quick;
@@ -250,22 +269,37 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     const bool rehearsal = round == 0;
     if (!rehearsal) {
       if (!early) let_next_kernel_start();
+      if (lane == 0 && warp >= job.early && warp < first_copies) issue(job, pieces[warp], warp);
       wait_for_earlier_kernels();
     }
     float before = 0;
     if (inside && out.store == StreamStore::add_f32)
       before = __ldcg(static_cast<const float*>(out.y) + output);
+    HalfCheck check;
+    const auto put_halves = [&](int offset, Pair pair) {
+      if constexpr (main == PackedFormat::f8) {
+        *shared_at<Pair>(job.half_x + offset) = scaled_halves(pair);
+        check.add(pair);
+      }
+    };
     if (job.input.residual)
-      quick.stage(job.input, staged, job.input.normed && blockIdx.x == 0 && !rehearsal);
+      quick.stage(job.input, staged, job.input.normed && blockIdx.x == 0 && !rehearsal, put_halves);
     else
-      stage_row(job.input, x, job.column_tiles * 8);
-    __syncthreads();
+      stage_row(job.input, x, job.column_tiles * 8, put_halves);
+    // Where f16 does not hold the row, its pieces are not alike.
+    int listed = 0;
+    if constexpr (main == PackedFormat::f8) {
+      if (__syncthreads_or(check.failed()) == 0 || rehearsal) listed = counts->alike;
+    } else {
+      __syncthreads();
+      listed = counts->alike;
+    }
 
     Place slot;
     // A rehearsal takes one piece of either kind.
     const int most = !rehearsal ? most_pieces : warp < rehearsing_warps ? 1 : 0;
-    const int alike = min(counts->alike, most);
-    const int count = min(counts->all, counts->alike + most);
+    const int alike = min(listed, most);
+    const int count = min(counts->all, listed + most);
     // Gives a slot back; one warp fills it again.
     const auto release = [&](int i, const Place& of) {
       if (i + job.slots >= count || rehearsal) return;
@@ -278,7 +312,9 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     };
     int i = 0;
     if constexpr (main != PackedFormat::bf16) {
-      const std::byte* const row = x + warp * run_tiles * 128 + lane % 4 * 32;
+      const std::byte* const row =
+          shared_at<std::byte>(main == PackedFormat::f8 ? job.half_x : job.x) +
+          warp * run_tiles * 128 + lane % 4 * 32;
       const std::byte* const own = shared_at<std::byte>(warp * run_bytes(main));
       const auto* const scales = shared_at<float2>(job.scales) + warp;
       float* to = sums + warp * strip_rows + lane / 4;
@@ -298,8 +334,11 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
         add_whole_run<main>(c, own + slot.at * job.slot_bytes, b, lane);
         if constexpr (main == PackedFormat::f8) {
           const float2 scale = scales[slot.at * most_piece_runs];
-          c[0] *= scale.x;
-          c[2] *= scale.y;
+          c[0] = c[0] * half_row_inverse * scale.x;
+          c[2] = c[2] * half_row_inverse * scale.y;
+        } else if constexpr (main == PackedFormat::q4) {
+          c[0] *= 1 / LaneTile<main>::small;
+          c[2] *= 1 / LaneTile<main>::small;
         }
         if (lane % 4 == 0) {
           to[0] = c[0];
@@ -311,7 +350,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
       }
     }
 #pragma unroll 1
-    for (i = counts->alike; i < count; ++i) {
+    for (i = listed; i < count; ++i) {
       const Piece& piece = pieces[i];
       // The warp's run. warps: a power of two, no fewer than a piece's runs.
       const int first = piece.first, run = first + ((warp - first) & (warps - 1));
@@ -372,7 +411,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
 
 // --- The launch --------------------------------------------------------------------------------
 
-void lay_out(RowJob& job) {
+void lay_out(RowJob& job, PackedFormat main, int share) {
   int end = job.slots * job.slot_bytes;
   const auto take = [&end](int bytes) {
     const int begin = end;
@@ -380,7 +419,8 @@ void lay_out(RowJob& job) {
     return begin;
   };
   job.x = take(job.column_tiles * 128);
-  job.sums = take(most_strips * job.runs * strip_rows * static_cast<int>(sizeof(float)));
+  job.half_x = take(main == PackedFormat::f8 ? job.column_tiles * 128 : 0);
+  job.sums = take(share * job.runs * strip_rows * static_cast<int>(sizeof(float)));
   job.norm = take(norm_floats * static_cast<int>(sizeof(float)));
   job.scales = take(job.slots * most_piece_runs * static_cast<int>(sizeof(float2)));
   job.pieces = take(most_pieces * static_cast<int>(sizeof(Piece)));
@@ -392,14 +432,14 @@ void lay_out(RowJob& job) {
 
 template <PackedFormat main>
 void launch(cudaStream_t stream, const RowJob& job) {
-  check_cuda(cudaFuncSetAttribute(row_kernel<main>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                  cudaSharedmemCarveoutMaxShared),
-             "cudaFuncSetAttribute");
+  keep_all_shared(row_kernel<main>);
   const int warps = job.runs > least_warps ? most_warps : least_warps;
+  const auto bytes = static_cast<size_t>(job.bytes);
   launch_overlapped("stream_matmul_row", row_kernel<main>,
                     dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
-                    dim3(static_cast<unsigned>(warps * warp_lanes)), static_cast<size_t>(job.bytes),
-                    stream, job);
+                    dim3(static_cast<unsigned>(warps * warp_lanes)),
+                    job.strips < multiprocessors() ? bytes : alone_on_multiprocessor(bytes), stream,
+                    job);
 }
 
 }  // namespace
@@ -439,10 +479,13 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
   const int pieces = share * ((job.runs + job.bf16_piece_runs - 1) / job.bf16_piece_runs);
   if (pieces > most_pieces) return false;
   for (job.slots = std::min(most_slots, pieces); job.slots > 0; --job.slots) {
-    lay_out(job);
+    lay_out(job, main, share);
     if (job.bytes <= shared_budget) break;
   }
   if (job.slots < std::min(2, pieces)) return false;
+  // Where every multiprocessor has a block, all copies at once would delay those that the kernel
+  // ahead still waits for.
+  job.early = job.strips < blocks ? job.slots : 1;
   switch (main) {
     case PackedFormat::bf16:
       launch<PackedFormat::bf16>(stream, job);

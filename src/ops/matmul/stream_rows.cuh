@@ -153,7 +153,10 @@ struct QuickNorm {
       if (const int j = at(i); mine() && 4 * j < staged.columns)
         weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[j];
   }
-  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write) const {
+  // also(offset, pair): for every pair that is stored, where it lies in a staged row.
+  template <typename Also>
+  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
+                        Also&& also) const {
     const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     float4 x[shares] = {};
     float sum = 0;
@@ -179,9 +182,11 @@ struct QuickNorm {
         second = bf16_pair(normed(x[i].z, scale, weight[i].z), normed(x[i].w, scale, weight[i].w));
         if (write) *reinterpret_cast<uint2*>(in.normed + 4 * j) = {first, second};
       }
-      std::byte* to = staged.x + j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
-      *reinterpret_cast<uint32_t*>(to) = first;
-      *reinterpret_cast<uint32_t*>(to + 32) = second;
+      const int offset = j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
+      *reinterpret_cast<uint32_t*>(staged.x + offset) = first;
+      *reinterpret_cast<uint32_t*>(staged.x + offset + 32) = second;
+      also(offset, first);
+      also(offset + 32, second);
     }
   }
 

@@ -75,8 +75,11 @@ bool run_one(cudaStream_t stream, ExpertsTask task) {
   }
   if (gate_up > block_memory || task.down_depth == 0) return false;
   const dim3 threads(row_expert_threads);
+  keep_all_shared(row_gate_up_kernel<format>);
+  keep_all_shared(row_down_kernel<format>);
   launch_overlapped("experts' gate and up", row_gate_up_kernel<format>,
-                    dim3(static_cast<unsigned>(multiprocessors())), threads, gate_up, stream, task);
+                    dim3(static_cast<unsigned>(multiprocessors())), threads,
+                    alone_on_multiprocessor(gate_up), stream, task);
   launch_overlapped("experts' down", row_down_kernel<format>,
                     dim3(static_cast<unsigned>(task.down.strips)), threads, down, stream, task);
   return true;

@@ -1,12 +1,15 @@
 // x += sum over slots of weight_s * down_e act_s for one row, in the manner of
 // stream_row_gate_up.cuh. A block owns a strip of 16 outputs: a piece is that strip of one expert,
-// and as many as fit are on their way before act is there. Warps take half chunks, all experts'
+// and as many as fit are on their way before act is there, most of them behind the rehearsal, as
+// gate and up's copies are wanted first. Warps take half chunks, all experts'
 // behind each other. Sums have the order of stream_down.cuh.
 #pragma once
 
 #include "ops/moe/stream_row_gate_up.cuh"
 
 namespace qnext::ops::cuda {
+
+constexpr int32_t early_pieces = 4;  // on their way before the rehearsal
 
 // Two blocks on an SM of 228 KB, a KB each being the system's and some more static.
 constexpr size_t row_down_budget = (228 << 10) / 2 - 2048;
@@ -97,11 +100,13 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
     finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
   }
   __syncthreads();
-  // Not earlier: gate and up's copies, on their way still, are wanted first.
-  if (lane == 0 && warp < memory.depth) {
+  const auto issue_from = [&](int32_t first, int32_t end) {
+    if (lane != 0) return;
 #pragma unroll 1
-    for (int32_t piece = warp; piece < memory.depth; piece += row_expert_warps) issue(piece, piece);
-  }
+    for (int32_t piece = first + warp; piece < end; piece += row_expert_warps) issue(piece, piece);
+  };
+  const int32_t early = min(memory.depth, early_pieces);
+  issue_from(0, early);
   const bool adds = thread < tile_rows && strip * tile_rows + thread < task.hidden;
   float* const x = task.x + strip * tile_rows + thread;
   __syncthreads();
@@ -109,7 +114,10 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
     const bool rehearsal = round == 0;
-    if (!rehearsal) wait_for_earlier_kernels();
+    if (!rehearsal) {
+      issue_from(early, memory.depth);
+      wait_for_earlier_kernels();
+    }
     const float residual = adds ? __ldcg(x) : 0.0f;
     const auto sixteens = static_cast<int32_t>(task.slots * task.act_stride / 8);
 #pragma unroll 2

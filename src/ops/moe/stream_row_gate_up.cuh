@@ -11,6 +11,7 @@
 #pragma once
 
 #include "ops/launch_cuda.cuh"
+#include "ops/matmul/half_row.cuh"
 #include "ops/moe/stream_experts_task.cuh"
 #include "ops/rehearsal_cuda.cuh"
 
@@ -34,7 +35,7 @@ struct RowGateUpMemory {
     alignas(16) std::byte unread[16];
   };
   Slot* slots;     // [depth]
-  std::byte* x;    // bf16 [column_tiles][64], in the order of B fragments
+  std::byte* x;    // bf16 or f16 [column_tiles][64], in the order of B fragments
   float* partial;  // [units of a block][halves of a strip][tile_rows]
   RouteScratch* scratch;
   int32_t* ids;    // [slots]
@@ -128,8 +129,9 @@ __device__ inline void load_fragments(const std::byte* x, int32_t tile, Pair (&b
 }
 
 // What half a chunk adds to a chunk's sum: outputs lane / 4 and lane / 4 + 8 of the row. b: of its
-// tiles. All loads come first: there are too few warps to hide one behind the other.
-template <PackedFormat format>
+// tiles, in f16 with `halves` (f8, all tiles there). All loads come first: there are too few warps
+// to hide one behind the other.
+template <PackedFormat format, bool halves = false>
 __device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_tiles][8],
                                   int32_t tiles, const float2& scale) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
@@ -143,13 +145,32 @@ __device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_ti
 #pragma unroll
       for (int i = 0; i < half_tiles; ++i) {
         Pair a[4];
-        weights[i].fragment(step, a);
-        multiply_add(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
+        if constexpr (halves) {
+          weights[i].half_fragment(step, a);
+          multiply_add_halves(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
+        } else {
+          if constexpr (format == PackedFormat::q4)
+            weights[i].small_fragment(step, a);
+          else
+            weights[i].fragment(step, a);
+          multiply_add(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
+        }
       }
+    if constexpr (format == PackedFormat::q4) {
+#pragma unroll
+      for (int i = 0; i < half_tiles; ++i) {
+        c[i][0] *= 1 / LaneTile<format>::small;
+        c[i][2] *= 1 / LaneTile<format>::small;
+      }
+    }
   } else {
     multiply_tile<format>(data, b[0], c[0]);
   }
   float2 sum{c[0][0] + c[1][0], c[0][2] + c[1][2]};
+  if constexpr (halves) {
+    sum.x *= half_row_inverse;
+    sum.y *= half_row_inverse;
+  }
   if constexpr (format == PackedFormat::f8) {
     sum.x *= scale.x;
     sum.y *= scale.y;
@@ -224,14 +245,25 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
     const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
     const float largest =
         choose_with_block(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
-    if (thread < tiles * 8) {
-      auto* to = reinterpret_cast<uint32_t*>(memory.x + thread / 8 * 128 + thread % 8 * 4);
-      to[0] = row.x;
-      to[8] = row.y;
-      to[16] = row.z;
-      to[24] = row.w;
+    const Pair pairs[4] = {row.x, row.y, row.z, row.w};
+    const auto put_row = [&](const auto& kept) {
+      if (thread >= tiles * 8) return;
+      auto* to = reinterpret_cast<Pair*>(memory.x + thread / 8 * 128 + thread % 8 * 4);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[8 * i] = kept(pairs[i]);
+    };
+    bool halved = false;
+    if constexpr (format == PackedFormat::f8) {
+      HalfCheck check;
+      put_row([&](Pair pair) {
+        check.add(pair);
+        return scaled_halves(pair);
+      });
+      halved = (__syncthreads_or(check.failed()) == 0 && tiles % half_tiles == 0) || rehearsal;
+    } else {
+      put_row([](Pair pair) { return pair; });
+      __syncthreads();
     }
-    __syncthreads();
     if (lane == 0 && queues && (rehearsal || !known))
       source.issue(task, memory, warp, known == rehearsal);
     if (warp == 0 && blockIdx.x == 0 && !rehearsal) {
@@ -243,6 +275,10 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
         routing.weights[lane] = memory.weights[lane];
         if (routing.chosen) routing.chosen[memory.ids[lane]] = 1;
       }
+    }
+    if (format == PackedFormat::f8 && !halved) {
+      put_row([](Pair pair) { return pair; });
+      __syncthreads();
     }
     const int32_t halves = Memory::halves_of(task);
     GateUpPiece<format> piece(task);
@@ -263,9 +299,15 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
       const int32_t half = (warp - piece.first) & (row_expert_warps - 1);
       if (half < piece.count()) {
         if (!stays) load_row(piece.first + half);
-        const float2 sum = half_sum<format>(from.data + half * Memory::half_bytes, b,
-                                            tiles - (piece.first + half) * half_tiles,
-                                            Memory::scaled ? from.scale[half] : float2{});
+        const std::byte* const data = from.data + half * Memory::half_bytes;
+        const int32_t left = tiles - (piece.first + half) * half_tiles;
+        const float2 scale = Memory::scaled ? from.scale[half] : float2{};
+        float2 sum;
+        if constexpr (format == PackedFormat::f8)
+          sum = halved ? half_sum<format, true>(data, b, left, scale)
+                       : half_sum<format>(data, b, left, scale);
+        else
+          sum = half_sum<format>(data, b, left, scale);
         float* to =
             memory.partial + (piece.order * halves + piece.first + half) * tile_rows + lane / 4;
         if (lane % 4 == 0) {
