@@ -45,8 +45,8 @@ struct RowJob {
   StreamInput input;
   StreamedWeight product[most_stream_products];
   int products;
-  int early;   // copies queued before the rehearsal
-  int strips;  // of all products
+  int early_copies;  // those queued before the rehearsal
+  int strips;        // of all products
   // So many of the last strips have more bytes than the others: their place in the blocks' order.
   int heavy, heavy_place;
   int columns, column_tiles, runs;
@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   __syncthreads();
   // A warp a copy: to queue one takes a thread half a microsecond.
   const int first_copies = min(counts->all, job.slots);
-  if (lane == 0 && warp < min(first_copies, job.early)) issue(job, pieces[warp], warp);
+  if (lane == 0 && warp < min(first_copies, job.early_copies)) issue(job, pieces[warp], warp);
   auto* const x = shared_at<std::byte>(job.x);
   const StagedRows staged{x, shared_at<float>(job.norm), 0, 1, job.column_tiles, job.columns};
   QuickNorm quick;
@@ -269,7 +269,8 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     const bool rehearsal = round == 0;
     if (!rehearsal) {
       if (!early) let_next_kernel_start();
-      if (lane == 0 && warp >= job.early && warp < first_copies) issue(job, pieces[warp], warp);
+      if (lane == 0 && warp >= job.early_copies && warp < first_copies)
+        issue(job, pieces[warp], warp);
       wait_for_earlier_kernels();
     }
     float before = 0;
@@ -485,7 +486,7 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
   if (job.slots < std::min(2, pieces)) return false;
   // Where every multiprocessor has a block, all copies at once would delay those that the kernel
   // ahead still waits for.
-  job.early = job.strips < blocks ? job.slots : 1;
+  job.early_copies = job.strips < blocks ? job.slots : 1;
   switch (main) {
     case PackedFormat::bf16:
       launch<PackedFormat::bf16>(stream, job);
