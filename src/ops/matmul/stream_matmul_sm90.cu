@@ -337,15 +337,14 @@ template <Formats formats>
 void launch(cudaStream_t stream, const Job& job) {
   // Two blocks on an SM need all of its shared memory, and kernels that want other shares of it do
   // not overlap.
-  check_cuda(
-      cudaFuncSetAttribute(stream_kernel<formats>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                           cudaSharedmemCarveoutMaxShared),
-      "cudaFuncSetAttribute");
+  keep_all_shared(stream_kernel<formats>);
   const int warps = std::max(least_warps, job.groups * job.splits);
+  const auto bytes = static_cast<size_t>(job.at.bytes);
+  const bool one_each = job.blocks == multiprocessors() && job.strips >= job.blocks;
   launch_overlapped("stream_matmul", stream_kernel<formats>,
                     dim3(static_cast<unsigned>(std::min(job.strips, job.blocks))),
                     dim3(static_cast<unsigned>(warps * warp_lanes)),
-                    static_cast<size_t>(job.at.bytes), stream, job);
+                    one_each ? alone_on_multiprocessor(bytes) : bytes, stream, job);
 }
 
 }  // namespace
