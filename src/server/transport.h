@@ -1,6 +1,6 @@
 // A connection with or without TLS as one type, for the server's sessions and the client of
-// app/load_connection.cpp. It takes Beast's and Asio's reads and writes. One read and one write may be
-// under way at a time.
+// app/load_connection.cpp. It takes Beast's and Asio's reads and writes. One read and one write may
+// be under way at a time.
 #pragma once
 
 #include <boost/asio.hpp>
