@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "server/feed_parser.h"
 #include "server/transport.h"
 
 namespace qnext::app {
@@ -130,10 +131,8 @@ asio::awaitable<error_code> LoadConnection::State::read(Parser& parser) {
   };
   error_code error;
   while (!error && !is_read()) {
-    if (buffer.size() > 0) buffer.consume(parser.put(buffer.data(), error));
-    const bool wants_more = error == http::error::need_more || buffer.size() == 0;
-    if (error == http::error::need_more) error = {};
-    if (error || is_read() || !wants_more) continue;
+    const bool wants_more = server::feed_parser(parser, buffer, error);
+    if (!wants_more || is_read()) continue;
     limit_time();
     auto finished = asio::redirect_error(asio::use_awaitable, error);
     const asio::mutable_buffer space = buffer.prepare(read_bytes);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "server/access_log.h"
+#include "server/feed_parser.h"
 #include "server/random_id.h"
 #include "server/wire.h"
 #include "text/utf8.h"
@@ -198,8 +199,7 @@ asio::awaitable<Session::error_code> Session::read(Parser& parser, bool whole) {
   const auto is_read = [&] { return whole ? parser.is_done() : parser.is_header_done(); };
   error_code error;
   while (!error && !is_read()) {
-    if (buffer_.size() > 0) buffer_.consume(parser.put(buffer_.data(), error));
-    const bool wants_more = error == http::error::need_more || (!error && buffer_.size() == 0);
+    const bool wants_more = feed_parser(parser, buffer_, error);
     if (wants_more && !is_read()) error = co_await read_more();
   }
   co_return error;
