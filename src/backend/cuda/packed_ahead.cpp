@@ -12,6 +12,10 @@ ops::cuda::RowSampling lone_sampling(const RowDraw& draw, int64_t vocabulary, in
   return ops::cuda::row_sampling(*draw.sampling, {}, vocabulary, position, no_changes);
 }
 
+bool is_lone_draw(Hidden source, std::span<const RowDraw> draws) {
+  return source == Hidden::model && draws.size() == 1 && !draws.front().allowed;
+}
+
 }  // namespace
 
 // Whether the step that was queued ahead is the one asked for.
@@ -36,8 +40,8 @@ void PackedForward::forget_ahead() {
 
 // Queues the step behind the newest row, whose draw is queued already, if that promises anything.
 void PackedForward::run_ahead(Hidden source, std::span<const RowDraw> draws, bool drawn_ahead) {
-  if (source != Hidden::model || draws.size() != 1 || draws.front().allowed || observer_ ||
-      timer_.on() || !lone_.can_go_on(longest_) || drawn_ahead != lone_.was_taken())
+  if (!is_lone_draw(source, draws) || observer_ || timer_.on() || !lone_.can_go_on(longest_) ||
+      drawn_ahead != lone_.was_taken())
     return;
   const RowDraw& draw = draws.front();
   const bool greedy = draw.sampling->temperature == 0;
@@ -59,29 +63,19 @@ void PackedForward::begin_next_row(bool greedy) {
 
 // From an embedded row to the next one.
 void PackedForward::lone_step(int number, bool greedy) {
-  const int64_t vocabulary = config_.vocabulary_size;
   model_layers(w_->final_hidden[number]);
   expert_traffic_.count(stream_, w_->chosen);
-  ops::cuda::StreamInput input;
-  input.residual = w_->x;
-  input.residual_stride = config_.hidden_size;
-  input.norm_weight = model_.norm.data();
-  input.eps = eps();
-  const Product product{model_.lm_head, ops::cuda::StreamStore::f32, w_->logits, vocabulary};
-  ops::cuda::stream_matmul(stream_.get(), input, 1, &product, 1);
-  int32_t* shown = drawn_.as<int32_t>() + packed_logits_rows + number;
-  if (greedy)
-    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, 1, vocabulary, w_->drawn, shown);
-  else
-    ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, 1, vocabulary, w_->samplers,
-                           nullptr, w_->drawn, shown);
+  const Product product{model_.lm_head, ops::cuda::StreamStore::f32, w_->logits,
+                        config_.vocabulary_size};
+  project_normed(model_.norm, {&product, 1}, false);
+  draw_logits(1, greedy, drawn_.as<int32_t>() + packed_logits_rows + number);
   begin_next_row(greedy);
 }
 
 // The draw of a step that ran ahead, if this is it; the step behind it is queued.
 bool PackedForward::draw_ahead(Hidden source, std::span<const RowDraw> draws,
                                std::span<int32_t> tokens) {
-  if (source != Hidden::model || draws.size() != 1 || draws.front().allowed ||
+  if (!is_lone_draw(source, draws) ||
       !lone_.was_drawn_with(
           lone_sampling(draws.front(), config_.vocabulary_size, draws.front().position)))
     return false;

@@ -87,31 +87,36 @@ void PackedForward::mask_logits(std::span<const RowDraw> draws) {
 
 // Their tokens come to w_->drawn and to drawn_.
 void PackedForward::queue_draws(Hidden source, std::span<const RowDraw> draws) {
-  const auto count = static_cast<int64_t>(draws.size());
   const int64_t vocabulary = config_.vocabulary_size;
   std::vector<int64_t> rows;
   for (const RowDraw& one : draws) rows.push_back(one.row);
   compute_logits(source, rows);
   timer_.stage(stream_, "sampling");
   mask_logits(draws);
-  // The GPU writes into the host's memory: a copy of so few bytes would take longer.
-  auto* drawn = drawn_.as<int32_t>();
   const bool greedy =
       std::ranges::all_of(draws, [](const RowDraw& one) { return one.sampling->temperature == 0; });
-  if (greedy) {
-    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->drawn,
-                           drawn);
-  } else {
+  if (!greedy) {
     std::vector<ops::cuda::LogitChange> no_changes;
     auto* samplers = samplers_.as<ops::cuda::RowSampling>();
     for (size_t i = 0; i < draws.size(); ++i)
       samplers[i] = ops::cuda::row_sampling(*draws[i].sampling, {}, vocabulary, draws[i].position,
                                             no_changes);
     stream_.copy_to_device(w_->samplers, samplers, draws.size() * sizeof(ops::cuda::RowSampling));
-    ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->samplers,
-                           nullptr, w_->drawn, drawn);
   }
+  draw_logits(static_cast<int64_t>(draws.size()), greedy, drawn_.as<int32_t>());
   timer_.stage(stream_, nullptr);
+}
+
+// From w_->logits, by w_->samplers unless greedy, into w_->drawn and `shown`, which is the host's
+// memory: a copy of so few bytes would take longer.
+void PackedForward::draw_logits(int64_t count, bool greedy, int32_t* shown) {
+  const int64_t vocabulary = config_.vocabulary_size;
+  if (greedy)
+    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->drawn,
+                           shown);
+  else
+    ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->samplers,
+                           nullptr, w_->drawn, shown);
 }
 
 // Rows that ran in one pass lie beside each other: one copy for each run of them.

@@ -97,6 +97,7 @@ class PackedForward final : public Passes {
   void compute_logits(Hidden source, std::span<const int64_t> rows);
   void mask_logits(std::span<const RowDraw> draws);
   void queue_draws(Hidden source, std::span<const RowDraw> draws);
+  void draw_logits(int64_t count, bool greedy, int32_t* shown);
   bool take_ahead(std::span<const PassPlan> plans, std::span<const int32_t> tokens);
   void run_ahead(Hidden source, std::span<const RowDraw> draws, bool drawn_ahead);
   void begin_next_row(bool greedy);
