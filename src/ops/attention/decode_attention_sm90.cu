@@ -5,7 +5,7 @@
 // takes a piece of one kv head for the rows of a sequence. Its four warps take units of 16 or 32
 // positions by turns, each through a ring of its own: the warp orders bulk copies of the units to
 // come, so that no warp waits for another until the piece ends. Then the warps' results are merged
-// in order, the pieces' by eights in order, and the eights in a fixed pattern.
+// in order, the pieces' by sixteens in order, and the sixteens in a fixed pattern.
 //
 // Products: scores [16 positions, columns] = keys x queries, out [head_dim, columns] = values^T x
 // weights, by mma.m16n8k16; a column is a query head of a row, so the 8 heads of a kv head are n8.
@@ -15,7 +15,7 @@
 // More columns: up to 2 tiles of 8 a warp, then twice the warps for 4 tiles; beyond that further
 // blocks, whose keys the L2 cache holds. A column's operations are the same in all of them.
 //
-// Up to 2,048 positions the first eight pieces are the blocks of a cluster, which merges them
+// Up to 2,048 positions the pieces, 16 at most, are the blocks of a cluster, which merges them
 // through its shared memory: one launch. Else a second kernel merges, with the same operations.
 #include "base/cuda_error.h"
 #include "ops/attention/decode_warp_sm90.cuh"
@@ -35,15 +35,13 @@ __device__ __forceinline__ void answer_block(const Answer& a) {
   // A cluster's blocks stay together.
   const bool idle = warp.work.first_column >= warp.work.columns ||
                     (!clustered && warp.work.begin > warp.work.last);
-  // So are the keys and values of positions before the sequence's rows.
-  const bool at_rest = warp.work.end <= warp.work.sequence.first_position;
   // Without waiting, as it writes nothing: blocks of pieces that there are may take its place. The
   // first piece always is, so that this kernel's end still implies that of the kernels before.
   if (idle && warp.work.piece > 0) return;
-  if (at_rest && !idle) warp.fill_ring();
+  if (!idle) warp.fill_ring(true);
   wait_for_earlier_kernels();
   if (idle) return;
-  if (!at_rest) warp.fill_ring();
+  warp.fill_ring(false);
   warp.run();
 }
 
@@ -55,10 +53,10 @@ __global__ void __launch_bounds__(
   answer_block<format, tiles, column_warps, fixed_dim, false>(a);
 }
 template <KvFormat format, int tiles, int column_warps, int fixed_dim>
-__global__ void __cluster_dims__(cluster_pieces, 1, 1)
-    __launch_bounds__(AnswerLayout<format, tiles, column_warps, fixed_dim, true>::threads,
-                      AnswerLayout<format, tiles, column_warps, fixed_dim, true>::blocks)
-        short_answer_kernel(const Answer a) {
+__global__ void __launch_bounds__(
+    AnswerLayout<format, tiles, column_warps, fixed_dim, true>::threads,
+    AnswerLayout<format, tiles, column_warps, fixed_dim, true>::blocks)
+    short_answer_kernel(const Answer a) {
   answer_block<format, tiles, column_warps, fixed_dim, true>(a);
 }
 
@@ -69,14 +67,15 @@ void launch_block(cudaStream_t stream, Answer answer, int columns) {
   static_assert(ShortBlock::columns == Block::columns && ShortBlock::threads == Block::threads);
   answer.column_groups = (columns + Block::columns - 1) / Block::columns;
   const bool clustered = answer.pieces <= cluster_pieces;
-  const dim3 grid(static_cast<unsigned>(clustered ? cluster_pieces : answer.pieces),
+  const dim3 grid(static_cast<unsigned>(answer.pieces),
                   static_cast<unsigned>(answer.shape.kv_heads * answer.column_groups),
                   static_cast<unsigned>(answer.batch.sequences));
-  launch_overlapped("answer attention",
-                    clustered ? short_answer_kernel<format, tiles, column_warps, fixed_dim>
-                              : answer_kernel<format, tiles, column_warps, fixed_dim>,
-                    grid, Block::threads,
-                    clustered ? ShortBlock::shared_bytes : Block::shared_bytes, stream, answer);
+  if (clustered)
+    launch_clusters("answer attention", short_answer_kernel<format, tiles, column_warps, fixed_dim>,
+                    grid.x, grid, Block::threads, ShortBlock::shared_bytes, stream, answer);
+  else
+    launch_overlapped("answer attention", answer_kernel<format, tiles, column_warps, fixed_dim>,
+                      grid, Block::threads, Block::shared_bytes, stream, answer);
 }
 
 template <KvFormat format, int fixed_dim>

@@ -10,11 +10,12 @@
 
 namespace qnext::ops::cuda {
 
-constexpr int cluster_pieces = 8;
+constexpr int cluster_pieces = 16;
 
-// How the positions that a row sees are cut. Up to 1,024 and from 2,049 on contexts begin alike: 16
-// pieces of 128 positions, 56 of 256, then 512 each: few blocks must fill the GPU, and a partial
-// result is 3 % of 512 positions in f8. Between them there are 8 of 256, which a cluster merges.
+// How the positions that a row sees are cut. Up to 2,048 into at most 16 pieces of 64 or 128
+// positions, which a cluster merges. From there on contexts begin alike: 16 pieces of 128
+// positions, 56 of 256, then 512 each: few blocks must fill the GPU, and a partial result is 3 % of
+// 512 positions in f8.
 // Long ones have pieces of one length, which grows every answer_span positions: with two kv heads
 // and two blocks an SM, a sequence's pieces are what an H200 runs at once, so that no block starts
 // or ends while others read. From 270,336 positions on they grow no more: a lane holds the number
@@ -30,7 +31,9 @@ struct Pieces {
 
   __host__ __device__ explicit constexpr Pieces(int64_t positions_)
       : positions(positions_),
-        length(positions_ <= cut_alike ? (positions_ > 1024 && positions_ <= 2048 ? 256 : 0)
+        length(positions_ <= 1024        ? 64
+               : positions_ <= 2048      ? 128
+               : positions_ <= cut_alike ? 0
                : positions_ > pieces_at_once * most_piece
                    ? most_piece
                    : (positions_ + answer_span - 1) / answer_span * page_positions) {}
@@ -42,22 +45,22 @@ struct Pieces {
                       : 16384 + 512 * (i - 72);
   }
   __host__ __device__ constexpr int64_t count() const {
-    return length > 0           ? (positions + length - 1) / length
-           : positions <= 1024  ? (positions + 127) / 128
+    return positions <= 1024    ? (positions + 63) / 64  // no division by a variable
+           : positions <= 2048  ? (positions + 127) / 128
+           : length > 0         ? (positions + length - 1) / length
            : positions <= 16384 ? 16 + (positions - 2048 + 255) / 256
                                 : 72 + (positions - 16384 + 511) / 512;
   }
 };
-static_assert(Pieces(1024).count() == cluster_pieces && Pieces(1024).begin(cluster_pieces) == 1024);
-static_assert(Pieces(2048).count() == cluster_pieces && Pieces(16384).begin(16) == 2048 &&
+static_assert(Pieces(1024).count() == cluster_pieces && Pieces(2048).count() == cluster_pieces &&
+              Pieces(16384).begin(16) == 2048 &&
               Pieces(cut_alike).begin(Pieces(16384).count()) == 16384);
 static_assert(Pieces(pieces_at_once * most_piece).length == most_piece);
 
 // Room for the pieces of any row that sees up to so many positions.
 constexpr int64_t most_pieces(int64_t positions) {
   const int64_t own = Pieces(positions).count();
-  if (positions <= cut_alike)
-    return positions <= 1024 || positions > 2048 ? own : int64_t{cluster_pieces};
+  if (positions <= cut_alike) return positions <= 2048 ? int64_t{cluster_pieces} : own;
   return std::max({own, pieces_at_once, Pieces(cut_alike).count()});
 }
 
@@ -122,10 +125,12 @@ __device__ inline void finish(const Answer& a, int64_t row, int head, int d, con
                             d) = result;
 }
 
-// All threads of the cluster, and what they wrote before.
-__device__ inline void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+// All threads of the cluster meet, and see what the others wrote before they arrived.
+__device__ inline void arrive_at_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ inline void wait_for_cluster() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // What lies at `mine` in the shared memory of block `rank` of the cluster.
 template <typename T>

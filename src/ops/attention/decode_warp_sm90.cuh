@@ -127,10 +127,12 @@ class AnswerWarp {
     units = max(0, all_units - unit_warp + unit_warps - 1) / unit_warps;
   }
 
-  // Before run().
-  __device__ __forceinline__ void fill_ring() const {
-    if (column_warp == 0)
-      for (int i = 0; i < min(Layout::slots, 2 * units); ++i) copy(i);
+  // Before run(): with the keys and values that are at rest, those of positions before the
+  // sequence's rows, and then with the others.
+  __device__ __forceinline__ void fill_ring(bool at_rest) const {
+    if (column_warp != 0) return;
+    for (int i = 0; i < min(Layout::slots, 2 * units); ++i)
+      if ((position(i / 2) + unit <= work.sequence.first_position) == at_rest) copy(i);
   }
 
   __device__ __forceinline__ void run() {
@@ -458,22 +460,26 @@ class AnswerWarp {
     const int64_t row = work.row(column);
     const int head = work.head(column);
     const uint2 gate = gate_of(a, row, head, d);  // comes while the blocks wait for each other
-    cluster_barrier();
+    arrive_at_cluster();
+    wait_for_cluster();
+    float2 weights[cluster_pieces];
+    float4 sums[cluster_pieces];
     if (mine) {
       const float* const results = reinterpret_cast<const float*>(data);
-      const int positions =
-          work.sequence.first_position + (work.first_column + column) / work.group + 1;
-      float2 weights[cluster_pieces];
-      float4 sums[cluster_pieces];
 #pragma unroll
       for (int p = 0; p < cluster_pieces; ++p) {
         weights[p] = of_block<float2>(block_weights + column, p);
         sums[p] = of_block<float4>(results + column * Layout::merge_stride + d, p);
       }
+    }
+    arrive_at_cluster();
+    if (mine) {
+      const int positions =
+          work.sequence.first_position + (work.first_column + column) / work.group + 1;
       finish(a, row, head, d,
              merge_cluster(weights, sums, static_cast<int>(Pieces(positions).count())), gate);
     }
-    cluster_barrier();  // others may still read this block's
+    wait_for_cluster();  // others may still read this block's
   }
   __device__ int block_columns() const {
     return min(Layout::columns, work.columns - work.first_column);
