@@ -262,6 +262,7 @@ void decode_delta(cudaStream_t stream, const Batch& batch, const DeltaLayer& lay
   if (batch.rows == 0 || batch.sequences == 0) return;
   const DeltaArguments arguments{
       batch, layer, DeltaSizes(layer), rows, conv_states, states, states_at_rest, out, out_stride};
+  if (decode_delta_lone_takes(arguments.sizes, batch)) return decode_delta_lone(stream, arguments);
   if (decode_delta_many_takes(arguments.sizes, batch)) return decode_delta_many(stream, arguments);
   const bool wide = layer.shape.key_dim == 128;
   if (states.format == StateFormat::f32)

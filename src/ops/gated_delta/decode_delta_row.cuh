@@ -1,6 +1,6 @@
-// Private to the two kernels behind decode_delta(): one row's step of the delta rule on 32 columns
-// of one head's S, which 128 threads hold in registers. Both kernels take these steps in the same
-// order, so a row's bits do not tell which of them ran.
+// Private to the three kernels behind decode_delta(): one row's step of the delta rule on 32
+// columns of one head's S, which 128 threads hold in registers (256 in decode_delta_lone_cuda.cu,
+// two columns each). All take these steps in the same order, so a row's bits do not tell which ran.
 //
 // Thread `part` of 16 by quad of 8 has four columns of every 16th row of S. Both sums over S of a
 // row, k^T S and q^T S, are taken of the old S at once, for q^T S+ = exp(g) q^T S + (q . k) change.
@@ -29,6 +29,9 @@ struct DeltaArguments {
   int64_t out_stride;
 };
 
+// One row in all, of the usual head size: decode_delta_lone_cuda.cu.
+bool decode_delta_lone_takes(const DeltaSizes& sizes, const Batch& batch);
+void decode_delta_lone(cudaStream_t stream, const DeltaArguments& arguments);
 // Many sequences of the usual head sizes: decode_delta_many_cuda.cu.
 bool decode_delta_many_takes(const DeltaSizes& sizes, const Batch& batch);
 void decode_delta_many(cudaStream_t stream, const DeltaArguments& arguments);
