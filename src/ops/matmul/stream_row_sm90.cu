@@ -7,16 +7,20 @@
 //   2. A warp takes a run of 128 columns of each strip, their sums meet in shared memory, and there
 //      is one barrier at the very end, behind which a thread an output adds the runs in the order
 //      of stream_matmul_cuda.h.
-//   3. A rehearsal (rehearsal_cuda.cuh).
+//   3. A rehearsal (rehearsal_cuda.cuh), which waits for no load: it must end before the wait
+//      would, and a block starts some 4 us ahead of that.
 //
 // Tried: what does not fit into the ring on its way to L2 meanwhile, by one thread (3 us for 3
-// copies and 3 prefetches). Two runs of a warp side by side do not fit its registers.
+// copies and 3 prefetches). Two runs of a warp side by side do not fit its registers. The next
+// piece's weights in registers during the products, or the first one's before the wait, so that its
+// slot is filled again earlier. Different warps rehearsing different parts at once: the wait is
+// reached 3 us earlier, but the products and sums behind it take longer. All copies at once.
 #include <algorithm>
 
 #include "base/cuda_error.h"
 #include "ops/launch_cuda.cuh"
 #include "ops/matmul/half_row.cuh"
-#include "ops/matmul/stream_rows.cuh"
+#include "ops/matmul/stream_row_norm.cuh"
 #include "ops/matmul/stream_tile.cuh"
 #include "ops/rehearsal_cuda.cuh"
 
@@ -51,6 +55,7 @@ struct RowJob {
   int heavy, heavy_place;
   int columns, column_tiles, runs;
   int slots, slot_bytes, bf16_piece_runs;
+  int strip_pieces, bf16_strip_pieces;  // pieces of a strip
   // Where things lie in shared memory, behind the ring.
   int x;            // bf16 [column_tiles][64], in the order of B fragments
   int half_x;       // the same in f16, for weights in f8
@@ -112,14 +117,14 @@ __device__ inline PieceCounts list_pieces(const RowJob& job, Piece* pieces, int 
   const StreamedWeight& weight = weight_of(job, strip);
   const bool is_bf16 = weight.format == PackedFormat::bf16;
   const int each = is_bf16 ? job.bf16_piece_runs : most_piece_runs;
-  int before = 0, count = 0;
-#pragma unroll 1
-  for (int first = 0; valid && first < job.runs; first += each) ++count;
-#pragma unroll 1
-  for (int other = 0; other < most_strips; ++other) {
-    const int others = __shfl_sync(whole_warp, count, other);
-    if (other < lane) before += others;
+  const int count = !valid ? 0 : is_bf16 ? job.bf16_strip_pieces : job.strip_pieces;
+  int before = count;  // of this strip and those before it
+#pragma unroll
+  for (int distance = 1; distance <= most_strips; distance *= 2) {
+    const int others = __shfl_up_sync(whole_warp, before, distance);
+    if (lane >= distance) before += others;
   }
+  before -= count;
   const int own = strip - weight.first_strip;
   const auto bytes_of_tile = static_cast<int>(tile_bytes(weight.format));
 #pragma unroll 1
@@ -205,21 +210,6 @@ __device__ inline void add_run(float (&c)[4], const std::byte* data, const std::
     if (tile < tiles) add_tile<format>(c, data + tile * bytes, x + tile * 128, lane);
 }
 
-// The bf16 rows of few_rows::stage_values(), for one. also(offset, pair): see QuickNorm.
-template <typename Also>
-__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks, Also&& also) {
-  for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
-       chunk += static_cast<int>(blockDim.x)) {
-    const uint4 v = __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk);
-    store_chunk(x, chunk, {v.x, v.y, v.z, v.w});
-    const int offset = chunk / 8 * 128 + chunk % 8 * 4;
-    also(offset, v.x);
-    also(offset + 32, v.y);
-    also(offset + 64, v.z);
-    also(offset + 96, v.w);
-  }
-}
-
 // main: the format of all weights, apart from some in bf16.
 template <PackedFormat main>
 __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
@@ -251,9 +241,8 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   const int first_copies = min(counts->all, job.slots);
   if (lane == 0 && warp < min(first_copies, job.early_copies)) issue(job, pieces[warp], warp);
   auto* const x = shared_at<std::byte>(job.x);
+  if (job.input.residual) prefetch_norm_weight(job.input, job.columns);
   const StagedRows staged{x, shared_at<float>(job.norm), 0, 1, job.column_tiles, job.columns};
-  QuickNorm quick;
-  if (job.input.residual) quick.load_weight(job.input, staged);
   // Behind the last product a thread makes an output.
   const int mine = thread / strip_rows;
   const int output_place = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
@@ -264,18 +253,26 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   const bool inside = stores && output < out.rows;
   auto* const sums = shared_at<float>(job.sums);
 
+  const int all = counts->all, all_alike = counts->alike;
+  // Gives a slot back; one warp fills it again.
+  const auto release = [&](int i, const Place& of) {
+    if (i + job.slots >= all) return;
+    __syncwarp();
+    if (lane != 0) return;
+    sm90::arrive(empty + of.at);
+    if (warp != (i & (warps - 1))) return;
+    sm90::wait(empty + of.at, of.parity);
+    issue(job, pieces[i + job.slots], of.at);
+  };
+
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
     const bool rehearsal = round == 0;
-    if (!rehearsal) {
-      if (!early) let_next_kernel_start();
-      if (lane == 0 && warp >= job.early_copies && warp < first_copies)
-        issue(job, pieces[warp], warp);
-      wait_for_earlier_kernels();
-    }
-    float before = 0;
-    if (inside && out.store == StreamStore::add_f32)
-      before = __ldcg(static_cast<const float*>(out.y) + output);
+    if (!rehearsal && !early) let_next_kernel_start();
+    if (!rehearsal && lane == 0 && warp >= job.early_copies && warp < first_copies)
+      issue(job, pieces[warp], warp);
+    Place slot;
+    if (!rehearsal) wait_for_earlier_kernels();
     HalfCheck check;
     const auto put_halves = [&](int offset, Pair pair) {
       if constexpr (main == PackedFormat::f8) {
@@ -283,34 +280,29 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
         check.add(pair);
       }
     };
-    if (job.input.residual)
-      quick.stage(job.input, staged, job.input.normed && blockIdx.x == 0 && !rehearsal, put_halves);
-    else
-      stage_row(job.input, x, job.column_tiles * 8, put_halves);
+    if (job.input.residual) {
+      RowNorm norm;
+      norm.fetch(job.input, rehearsal ? 0 : job.columns);
+      norm.stage(job.input, staged, job.input.normed && blockIdx.x == 0 && !rehearsal, put_halves);
+    } else {
+      stage_row(job.input, x, job.column_tiles * 8, !rehearsal, put_halves);
+    }
+    float before = 0;  // comes beside the products
+    if (inside && !rehearsal && out.store == StreamStore::add_f32)
+      before = __ldcg(static_cast<const float*>(out.y) + output);
     // Where f16 does not hold the row, its pieces are not alike.
     int listed = 0;
     if constexpr (main == PackedFormat::f8) {
-      if (__syncthreads_or(check.failed()) == 0 || rehearsal) listed = counts->alike;
+      if (__syncthreads_or(check.failed()) == 0 || rehearsal) listed = all_alike;
     } else {
       __syncthreads();
-      listed = counts->alike;
+      listed = all_alike;
     }
 
-    Place slot;
     // A rehearsal takes one piece of either kind.
     const int most = !rehearsal ? most_pieces : warp < rehearsing_warps ? 1 : 0;
     const int alike = min(listed, most);
-    const int count = min(counts->all, listed + most);
-    // Gives a slot back; one warp fills it again.
-    const auto release = [&](int i, const Place& of) {
-      if (i + job.slots >= count || rehearsal) return;
-      __syncwarp();
-      if (lane != 0) return;
-      sm90::arrive(empty + of.at);
-      if (warp != (i & (warps - 1))) return;
-      sm90::wait(empty + of.at, of.parity);
-      issue(job, pieces[i + job.slots], of.at);
-    };
+    const int count = min(all, listed + most);
     int i = 0;
     if constexpr (main != PackedFormat::bf16) {
       const std::byte* const row =
@@ -346,7 +338,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
           to[8] = c[2];
         }
         to += most_piece_runs * strip_rows;
-        release(i, slot);
+        if (!rehearsal) release(i, slot);
         slot.advance(job.slots);
       }
     }
@@ -378,7 +370,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
           to[8] = c[2];
         }
       }
-      release(i, slot);
+      if (!rehearsal) release(i, slot);
       slot.advance(job.slots);
     }
     __syncthreads();
@@ -470,14 +462,16 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
   const bool fits = share > 1 && last_round + job.heavy <= blocks;
   job.heavy_place = (fits ? (share - 1) * blocks : job.strips) - job.heavy;
   if (share > most_strips || job.columns % 4 != 0) return false;
-  if (input.residual && job.columns > QuickNorm::shares * 4 * norm_floats) return false;
+  if (input.residual && job.columns > RowNorm::most_columns) return false;
   // A strip's scales start at multiples of 16 bytes.
   if (main == PackedFormat::f8 && job.runs % 2 != 0) return false;
   job.slot_bytes = std::min(job.runs, main == PackedFormat::bf16 ? least_warps : most_piece_runs) *
                    run_bytes(main);
   job.slot_bytes = std::max(job.slot_bytes, run_bytes(PackedFormat::bf16));
   job.bf16_piece_runs = std::min(least_warps, job.slot_bytes / run_bytes(PackedFormat::bf16));
-  const int pieces = share * ((job.runs + job.bf16_piece_runs - 1) / job.bf16_piece_runs);
+  job.strip_pieces = (job.runs + most_piece_runs - 1) / most_piece_runs;
+  job.bf16_strip_pieces = (job.runs + job.bf16_piece_runs - 1) / job.bf16_piece_runs;
+  const int pieces = share * job.bf16_strip_pieces;
   if (pieces > most_pieces) return false;
   for (job.slots = std::min(most_slots, pieces); job.slots > 0; --job.slots) {
     lay_out(job, main, share);

@@ -1,0 +1,80 @@
+// One row of up to 2048 columns on its way into shared memory, for stream_row_sm90.cu: everything
+// between the wait and the first product is time that memory may idle.
+#pragma once
+
+#include "ops/matmul/stream_rows.cuh"
+
+namespace qnext::ops::cuda {
+
+// A norm in the order of row_norm.cuh. The first norm_floats threads sum the squares, two float4s
+// each; those behind them fetch the second ones too, so that a thread norms one: the block has a
+// thread for each float4 of the row, zeros behind it included. The row is read past the first-level
+// cache, as a rehearsal reads it as well.
+struct RowNorm {
+  static constexpr int most_columns = 2 * 4 * norm_floats;
+  float4 x[2], weight;
+
+  // columns: a multiple of 4. Fewer than the row has: zeros in place of the others, which a
+  // rehearsal need not wait for.
+  __device__ void fetch(const StreamInput& in, int columns) {
+    const auto thread = static_cast<int>(threadIdx.x);
+    const int second = thread < norm_floats ? thread + norm_floats : thread;
+    const auto* const row = reinterpret_cast<const float4*>(in.residual);
+    x[0] = x[1] = weight = {0, 0, 0, 0};
+    if (thread < norm_floats && 4 * thread < columns) x[0] = __ldcg(row + thread);
+    if (4 * second < columns) x[1] = __ldcg(row + second);
+    if (4 * thread < columns) weight = reinterpret_cast<const float4*>(in.norm_weight)[thread];
+  }
+
+  // write: to in.normed too. also(offset, pair): for every pair that is stored, where it lies in a
+  // staged row.
+  template <typename Also>
+  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
+                        Also&& also) const {
+    const auto thread = static_cast<int>(threadIdx.x), lane = thread % warp_lanes;
+    if (thread < norm_floats) {
+      float sum = 0;
+      add_squares(sum, x[0]);
+      add_squares(sum, x[1]);
+      staged.norm[thread] = sum;
+    }
+    __syncthreads();
+    float runs[norm_runs];
+#pragma unroll
+    for (int run = 0; run < norm_runs; ++run) runs[run] = staged.norm[run * warp_lanes + lane];
+    const float scale = norm_scale(runs, staged.columns, in.eps);
+    const int j = thread;
+    if (j < staged.column_tiles * 16) {
+      const bool first_half = thread < norm_floats;
+      const float4 v{first_half ? x[0].x : x[1].x, first_half ? x[0].y : x[1].y,
+                     first_half ? x[0].z : x[1].z, first_half ? x[0].w : x[1].w};
+      const uint32_t first = bf16_pair(normed(v.x, scale, weight.x), normed(v.y, scale, weight.y)),
+                     second = bf16_pair(normed(v.z, scale, weight.z), normed(v.w, scale, weight.w));
+      if (write && 4 * j < staged.columns)
+        *reinterpret_cast<uint2*>(in.normed + 4 * j) = {first, second};
+      const int offset = j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
+      *reinterpret_cast<uint32_t*>(staged.x + offset) = first;
+      *reinterpret_cast<uint32_t*>(staged.x + offset + 32) = second;
+      also(offset, first);
+      also(offset + 32, second);
+    }
+  }
+};
+
+// The bf16 rows of stage_values(), for one. there: else zeros in its place.
+template <typename Also>
+__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks, bool there,
+                                 Also&& also) {
+  for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
+       chunk += static_cast<int>(blockDim.x)) {
+    const uint4 v = there ? __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk) : uint4{};
+    store_chunk(x, chunk, {v.x, v.y, v.z, v.w});
+    const int offset = chunk / 8 * 128 + chunk % 8 * 4;
+    also(offset, v.x);
+    also(offset + 32, v.y);
+    also(offset + 64, v.z);
+    also(offset + 96, v.w);
+  }
+}
+
+}  // namespace qnext::ops::cuda
