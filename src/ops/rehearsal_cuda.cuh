@@ -5,7 +5,10 @@
 // cache, as they are read again), and stores nothing to global memory.
 //
 // Few warps do the work of a rehearsal: one to each of the SM's four parts, which have a scheduler
-// and a cache of instructions each. More would take time from the kernels before.
+// and a cache of instructions each. More would take time from the kernels before. But different
+// parts of the code, each by so few warps, can be rehearsed at the same time, without the barriers
+// between them: what is waited for is one miss behind the other, and a block that starts late has
+// no time for all of them in turn.
 #pragma once
 
 namespace qnext::ops::cuda {

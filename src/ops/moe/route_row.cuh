@@ -186,30 +186,63 @@ __device__ inline void route_row(const RouteRule& rule, const float* logits,
   finish_row(rule, logits, gate, largest, ids, weights);
 }
 
-// The choice of one row by a block, a logit a thread, so that a row alone does not wait for one
-// warp's instructions. The first warp's lanes, for which it returns the largest logit, see ids and
-// exp(logit - largest) of the top k after __syncwarp().
-constexpr int choosing_threads = logits_per_lane * warp_lanes;
-__device__ inline float choose_with_block(const RouteRule& rule, const float* logits,
-                                          RouteScratch& scratch, int32_t* ids, float* weights) {
-  constexpr int group = choosing_threads / warp_lanes;
+// Who makes the choice of one row together. All threads of a block, a logit each, so that a row
+// alone does not wait for one warp's instructions; its first warp ends it.
+struct ChoosingBlock {
+  static constexpr int threads = logits_per_lane * warp_lanes;
+  static constexpr int ending_warps = 1;
+  // Then few warps take part, nobody waits for the others, and what comes out means nothing.
+  bool rehearsal;
+
+  __device__ void meet() const {
+    if (!rehearsal) __syncthreads();
+  }
+};
+// A block's first four warps, while the others do something else; each ends it for itself.
+struct ChoosingWarps {
+  static constexpr int threads = 4 * warp_lanes;
+  static constexpr int ending_warps = 4;
+  static constexpr bool rehearsal = false;
+
+  __device__ void meet() const { asm volatile("barrier.sync 1, %0;" ::"n"(threads) : "memory"); }
+};
+constexpr int choosing_threads = ChoosingBlock::threads;
+
+// The first warp's lanes (or those of all that end it, behind another meet()), for which it returns
+// the largest logit, see ids and exp(logit - largest) of the top k after __syncwarp().
+template <typename Group>
+__device__ inline float choose_together(const Group& group, const RouteRule& rule,
+                                        const float* logits, RouteScratch& scratch, int32_t* ids,
+                                        float* weights) {
+  constexpr int each = choosing_threads / Group::threads;
+  constexpr int neighbours = Group::threads / warp_lanes;
   constexpr uint32_t low_bits = warp_lanes - 1;  // make the groups' keys distinct
   __shared__ __align__(16) uint32_t group_key[warp_lanes];
   __shared__ int32_t count;
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int lane = thread % warp_lanes;
   if (rule.top_k > 0 && rule.experts <= choosing_threads && rule.top_k <= warp_lanes) {
-    const float logit = thread < rule.experts ? __ldcg(logits + thread) : 0.0f;
-    const uint32_t key = thread < rule.experts ? order_key(logit) : 0;
-    // The largest of each group of threads: 32 of them, of which the k-th is the bound.
-    uint32_t best = key;
+    float logit[each];
+    uint32_t key[each], best = 0;
 #pragma unroll
-    for (int distance = group / 2; distance > 0; distance /= 2)
+    for (int i = 0; i < each; ++i) {
+      const int32_t expert = thread + i * Group::threads;
+      logit[i] = expert < rule.experts ? __ldcg(logits + expert) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      key[i] = thread + i * Group::threads < rule.experts ? order_key(logit[i]) : 0;
+      best = max(best, key[i]);
+    }
+    // The largest of each group of threads: 32 of them, of which the k-th is the bound.
+#pragma unroll
+    for (int distance = neighbours / 2; distance > 0; distance /= 2)
       best = max(best, __shfl_xor_sync(whole_warp, best, distance));
-    if (thread % group == 0) group_key[thread / group] = (best & ~low_bits) | (thread / group);
+    if (thread % neighbours == 0)
+      group_key[thread / neighbours] = (best & ~low_bits) | (thread / neighbours);
     if (thread == 0) count = 0;
     if (thread < candidate_limit) scratch.key[thread] = 0;
-    __syncthreads();
+    group.meet();
     const uint32_t mine = group_key[lane];
     int rank = 0;
 #pragma unroll
@@ -220,23 +253,26 @@ __device__ inline float choose_with_block(const RouteRule& rule, const float* lo
     const unsigned at = __ballot_sync(whole_warp, rank == rule.top_k - 1);
     const uint32_t bound =
         __shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits;
-    if (key != 0 && key >= bound) {
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      if (key[i] == 0 || key[i] < bound) continue;
       const int32_t place = atomicAdd(&count, 1);
-      if (place < candidate_limit) {
-        scratch.key[place] = key;
-        scratch.logit[place] = logit;
-        scratch.id[place] = thread;
-      }
+      if (static_cast<uint32_t>(place) >= candidate_limit) continue;
+      scratch.key[place] = key[i];
+      scratch.logit[place] = logit[i];
+      scratch.id[place] = thread + i * Group::threads;
     }
-    __syncthreads();
-  } else if (thread == 0) {
-    count = candidate_limit + 1;
+    group.meet();
+  } else {
+    if (thread == 0) count = candidate_limit + 1;
+    group.meet();
   }
   float largest = 0;
-  if (thread >= warp_lanes) return largest;
+  if (thread >= Group::ending_warps * warp_lanes) return largest;
   __syncwarp();
   if (count > candidate_limit) {
-    if (rule.top_k > 0) choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
+    if (rule.top_k > 0 && !group.rehearsal)
+      choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
   } else {
     const bool is_candidate = lane < count;
     const uint32_t mine = scratch.key[lane];
@@ -252,7 +288,8 @@ __device__ inline float choose_with_block(const RouteRule& rule, const float* lo
     // Candidates lie in no order: among equals the ids decide.
     if (__any_sync(whole_warp, is_candidate && equal > 1)) {
 #pragma unroll 1
-      for (int i = 0; i < count; ++i) rank += scratch.key[i] == mine && scratch.id[i] < id;
+      for (int i = 0; i < min(count, candidate_limit); ++i)
+        rank += scratch.key[i] == mine && scratch.id[i] < id;
     }
     const unsigned first = __ballot_sync(whole_warp, is_candidate && rank == 0);
     largest = __shfl_sync(whole_warp, logit, __ffs(static_cast<int>(first)) - 1);

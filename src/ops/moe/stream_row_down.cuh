@@ -83,53 +83,58 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
                            shape.scales + expert * shape.expert_scales + strip * shape.strip_scales,
                            scale_bytes, memory.full + slot);
   };
-  if (thread == 0) {
-#pragma unroll 1
-    for (int slot = 0; slot < memory.depth; ++slot) {
-      sm90::set_up(memory.full + slot, 1);
-      sm90::set_up(memory.empty + slot, static_cast<uint32_t>(halves));
-    }
-    sm90::publish_barriers();
-  }
-  const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
-  const float largest =
-      choose_with_block(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
-  __syncthreads();
-  if (warp == 0) {
-    __syncwarp();
-    finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
-  }
-  __syncthreads();
-  const auto issue_from = [&](int32_t first, int32_t end) {
-    if (lane != 0) return;
-#pragma unroll 1
-    for (int32_t piece = first + warp; piece < end; piece += row_expert_warps) issue(piece, piece);
-  };
   const int32_t early = min(memory.depth, early_pieces);
-  issue_from(0, early);
+  // Meanwhile the other warps rehearse, each what does not need the choice.
+  if (warp < rehearsing_warps) {
+    if (lane == 0) {
+#pragma unroll 1
+      for (int slot = warp; slot < memory.depth; slot += rehearsing_warps) {
+        sm90::set_up(memory.full + slot, 1);
+        sm90::set_up(memory.empty + slot, static_cast<uint32_t>(halves));
+      }
+      sm90::publish_barriers();
+    }
+    const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
+    const ChoosingWarps group;
+    const float largest =
+        choose_together(group, rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+    __syncwarp();
+    if (lane == 0) {
+#pragma unroll 1
+      for (int32_t piece = warp; piece < early; piece += rehearsing_warps) issue(piece, piece);
+    }
+    group.meet();
+    if (warp == 0) finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
+  }
   const bool adds = thread < tile_rows && strip * tile_rows + thread < task.hidden;
-  float* const x = task.x + strip * tile_rows + thread;
-  __syncthreads();
+  const int column = lane % static_cast<int>(tile_rows);
+  float* const x = task.x + strip * tile_rows + column;
 
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
     const bool rehearsal = round == 0;
     if (!rehearsal) {
-      issue_from(early, memory.depth);
+      if (lane == 0) {
+#pragma unroll 1
+        for (int32_t piece = early + warp; piece < memory.depth; piece += row_expert_warps)
+          issue(piece, piece);
+      }
       wait_for_earlier_kernels();
     }
+    const auto takes_part = [&](RowPart part) { return !rehearsal || rehearsed_part() == part; };
     const float residual = adds ? __ldcg(x) : 0.0f;
     const auto sixteens = static_cast<int32_t>(task.slots * task.act_stride / 8);
 #pragma unroll 2
-    for (int32_t at = thread; at < sixteens; at += row_expert_threads)
+    for (int32_t at = thread; takes_part(RowPart::row) && at < sixteens; at += row_expert_threads)
       reinterpret_cast<uint4*>(memory.act)[at] =
           __ldcg(reinterpret_cast<const uint4*>(task.act) + at);
-    __syncthreads();
-    const int32_t end = rehearsal ? rehearsing_warps : task.slots * halves;
-    int32_t piece = 0, slot = 0, half = warp;
+    if (!rehearsal) __syncthreads();
+    const int32_t end = rehearsal ? 1 : task.slots * halves;
+    int32_t piece = 0, slot = 0, half = rehearsal ? 0 : warp;
     uint32_t parity = 0;
 #pragma unroll 1
-    for (int32_t at = warp; at < end; at += row_expert_warps, half += row_expert_warps) {
+    for (int32_t at = half; takes_part(RowPart::products) && at < end;
+         at += row_expert_warps, half += row_expert_warps) {
 #pragma unroll 1
       while (half >= halves) {
         half -= halves;
@@ -139,7 +144,6 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
           parity ^= 1;
         }
       }
-      if (rehearsal) piece = slot = 0;
       const int32_t of = piece < shared ? task.slots - 1 : piece - shared;
       Pair b[half_tiles][8];
       const std::byte* row = memory.act + of * task.act_stride * static_cast<int32_t>(sizeof(Bf16));
@@ -166,10 +170,12 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
         }
       }
     }
-    __syncthreads();
+    if (!rehearsal) __syncthreads();
     // Each slot's chunks, then the slots.
+    const bool sums = takes_part(RowPart::sums);
 #pragma unroll 1
-    for (int32_t at = thread; at < task.slots * tile_rows; at += row_expert_threads) {
+    for (int32_t at = rehearsal ? column : thread;
+         sums && at < (rehearsal ? 1 : task.slots) * tile_rows; at += row_expert_threads) {
       const float* from = memory.partial + at / tile_rows * halves * tile_rows + at % tile_rows;
       float sum = 0;
 #pragma unroll 2
@@ -177,14 +183,15 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
         sum += from[i * tile_rows] + (i + 1 < halves ? from[(i + 1) * tile_rows] : 0.0f);
       memory.sums[at] = sum;
     }
-    __syncthreads();
-    if (adds) {
+    if (!rehearsal) __syncthreads();
+    if (rehearsal ? sums : adds) {
       float total = 0;
 #pragma unroll 4
       for (int32_t i = 0; i < task.slots; ++i)
-        total = fmaf(memory.weights[i], memory.sums[i * tile_rows + thread], total);
+        total = fmaf(memory.weights[i], memory.sums[i * tile_rows + column], total);
       if (!rehearsal) *x = residual + total;
     }
+    if (rehearsal) __syncthreads();
   }
 }
 

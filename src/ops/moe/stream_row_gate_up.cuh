@@ -198,6 +198,13 @@ __device__ inline float unit_sum(const float* halves, int32_t count) {
   return sum;
 }
 
+// What a block does behind its wait, one part behind the other. In its rehearsal rehearsing_warps
+// go through each, all parts at the same time and without barriers.
+enum class RowPart { choice, row, products, sums };
+__device__ inline RowPart rehearsed_part() {
+  return static_cast<RowPart>(threadIdx.x / (rehearsing_warps * warp_lanes));
+}
+
 template <PackedFormat format>
 __global__ void __launch_bounds__(row_expert_threads, 2)
     row_gate_up_kernel(const __grid_constant__ ExpertsTask task) {
@@ -211,61 +218,65 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
                        routing.renormalize, routing.shared};
   const int32_t strips = task.gate_up.strips, tiles = task.gate_up.column_tiles;
-  if (thread == 0) {
+  // A warp a copy: to queue one takes a thread half a microsecond. The shared expert's, of which
+  // nothing has to be known, come first.
+  PieceSource source{};
+  bool queues = false, known = false;
+  if (warp < Memory::depth) {
+    GateUpPiece<format> own(task);
 #pragma unroll 1
-    for (int slot = 0; slot < Memory::depth; ++slot) {
-      sm90::set_up(memory.full + slot, 1);
-      sm90::set_up(memory.empty + slot, row_expert_warps);
-      sm90::set_up(memory.unread_full + slot, 1);
+    for (int i = 0; i < warp; ++i) own.next();
+    queues = lane == 0 && own.unit() < strips * task.slots;
+    source = own.source();
+    known = source.group < int32_t{routing.shared};
+    if (lane == 0) {
+      sm90::set_up(memory.full + warp, 1);
+      sm90::set_up(memory.empty + warp, row_expert_warps);
+      sm90::set_up(memory.unread_full + warp, 1);
+      sm90::publish_barriers();
     }
-    sm90::publish_barriers();
   }
   GateUpPiece<format> feed(task);  // the next one to be queued, behind those that fill the ring
 #pragma unroll 1
   for (int i = 0; i < Memory::depth; ++i) feed.next();
-  // A warp a copy: to queue one takes a thread half a microsecond. The shared expert's, of which
-  // nothing has to be known, come first.
-  GateUpPiece<format> own(task);
-#pragma unroll 1
-  for (int i = 0; i < warp; ++i) own.next();
   const int32_t end = strips * task.slots;
-  const bool queues = warp < Memory::depth && own.unit() < end;
-  const PieceSource source = own.source();
-  const bool known = source.group < int32_t{routing.shared};
-  __syncthreads();
 #pragma unroll 1
   for (int round = 0; round < 2; ++round) {
     const bool rehearsal = round == 0;
+    const auto takes_part = [&](RowPart part) { return !rehearsal || rehearsed_part() == part; };
     if (!rehearsal) {
       wait_for_earlier_kernels();
       let_next_kernel_start();
     }
     uint4 row{};
-    if (thread < tiles * 8) row = __ldcg(reinterpret_cast<const uint4*>(task.normed) + thread);
-    const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
-    const float largest =
-        choose_with_block(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+    if (thread < tiles * 8 && takes_part(RowPart::row))
+      row = __ldcg(reinterpret_cast<const uint4*>(task.normed) + thread);
+    float gate = 0, largest = 0;
+    if (takes_part(RowPart::choice)) {
+      if (warp == 0) gate = shared_logit(rule, routing.shared_gate);
+      largest = choose_together(ChoosingBlock{rehearsal}, rule, routing.logits, *memory.scratch,
+                                memory.ids, memory.weights);
+    }
     const Pair pairs[4] = {row.x, row.y, row.z, row.w};
     const auto put_row = [&](const auto& kept) {
-      if (thread >= tiles * 8) return;
+      if (thread >= tiles * 8 || !takes_part(RowPart::row)) return;
       auto* to = reinterpret_cast<Pair*>(memory.x + thread / 8 * 128 + thread % 8 * 4);
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[8 * i] = kept(pairs[i]);
     };
-    bool halved = false;
+    bool halved = rehearsal;
     if constexpr (format == PackedFormat::f8) {
       HalfCheck check;
       put_row([&](Pair pair) {
         check.add(pair);
         return scaled_halves(pair);
       });
-      halved = (__syncthreads_or(check.failed()) == 0 && tiles % half_tiles == 0) || rehearsal;
+      if (!rehearsal) halved = __syncthreads_or(check.failed()) == 0 && tiles % half_tiles == 0;
     } else {
       put_row([](Pair pair) { return pair; });
-      __syncthreads();
+      if (!rehearsal) __syncthreads();
     }
-    if (lane == 0 && queues && (rehearsal || !known))
-      source.issue(task, memory, warp, known == rehearsal);
+    if (queues && (rehearsal || !known)) source.issue(task, memory, warp, known == rehearsal);
     if (warp == 0 && blockIdx.x == 0 && !rehearsal) {
       __syncwarp();
       finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
@@ -290,13 +301,14 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
       for (int i = 0; i < half_tiles; ++i)
         load_fragments(memory.x, min(half * half_tiles + i, tiles - 1), b[i]);
     };
-    load_row(min(warp, halves - 1));
+    const bool multiplies = takes_part(RowPart::products);
+    if (multiplies) load_row(rehearsal ? 0 : min(warp, halves - 1));
 #pragma unroll 1
-    for (int turn = 0; rehearsal ? turn == 0 && warp < rehearsing_warps : piece.unit() < end;
+    for (int turn = 0; multiplies && (rehearsal ? turn == 0 : piece.unit() < end);
          ++turn, piece.next()) {
       if (!rehearsal) sm90::wait(memory.full + slot.at, slot.parity);
       const typename Memory::Slot& from = memory.slots[slot.at];
-      const int32_t half = (warp - piece.first) & (row_expert_warps - 1);
+      const int32_t half = rehearsal ? 0 : (warp - piece.first) & (row_expert_warps - 1);
       if (half < piece.count()) {
         if (!stays) load_row(piece.first + half);
         const std::byte* const data = from.data + half * Memory::half_bytes;
@@ -328,10 +340,11 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
       }
       slot.advance(Memory::depth);
     }
-    __syncthreads();
     // A thread a sum; those of gate take up's from their neighbours, and have a value of act.
+    if (!rehearsal) __syncthreads();
 #pragma unroll 1
-    for (int32_t at = thread;
+    for (int32_t at = rehearsal ? lane : thread;
+         takes_part(RowPart::sums) &&
          at / warp_lanes * warp_lanes < (rehearsal ? 1 : task.row_units * tile_rows);
          at += row_expert_threads) {
       const auto order = static_cast<int32_t>(at / tile_rows);
