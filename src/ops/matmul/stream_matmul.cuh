@@ -45,6 +45,11 @@ void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t r
 bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const StreamProduct* products,
                        int count);
 
+// The same, where every block has one strip at most of a normed row's products
+// (stream_strip_sm90.cu).
+bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input,
+                          const StreamProduct* products, int count);
+
 using sm90::Place;
 
 // 8 bytes, arriving when cp.async's do.

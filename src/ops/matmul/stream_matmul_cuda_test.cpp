@@ -248,9 +248,12 @@ TEST_F(StreamMatmuls, SeveralAtOnce) {
     }
 }
 
+class NormedStreamMatmuls : public StreamMatmuls,
+                            public testing::WithParamInterface<PackedFormat> {};
+
 // The norm in the prologue: the rows it writes are the oracle's but for bf16's rounding, and the
 // product is that of those very rows.
-TEST_F(StreamMatmuls, NormsItsRows) {
+TEST_P(NormedStreamMatmuls, NormItsRows) {
   for (int64_t columns : {40, 130, 2048, 4100})
     for (int64_t rows : {1, 2, 3, 4, 7, 8}) {
       constexpr int64_t outputs = 40;
@@ -258,10 +261,13 @@ TEST_F(StreamMatmuls, NormsItsRows) {
       const int64_t padded = (columns + tile_columns - 1) / tile_columns * tile_columns;
       const std::vector<float> x = random_floats(static_cast<size_t>(rows * stride), 5, 3);
       const std::vector<float> norm_weight = random_floats(static_cast<size_t>(columns), 6, 0.2f);
-      const PackedOnDevice weight(PackedFormat::f8, random_matrix(DType::f32, outputs, columns, 3));
+      // The second one as the gate behind a router.
+      const PackedOnDevice weight(GetParam(), random_matrix(DType::f32, outputs, columns, 3)),
+          gate(GetParam(), random_matrix(DType::f32, 1, columns, 4));
       const OnDevice<float> device_x(x), device_norm(norm_weight);
       const OnDevice<Bf16> normed(std::vector<Bf16>(static_cast<size_t>(rows * padded), Bf16{0}));
-      const Output fused(StreamStore::f32, rows, outputs), apart(StreamStore::f32, rows, outputs);
+      const Output fused(StreamStore::f32, rows, outputs), apart(StreamStore::f32, rows, outputs),
+          fused_gate(StreamStore::f32, rows, 1), apart_gate(StreamStore::f32, rows, 1);
       StreamInput input;
       input.residual = device_x.get();
       input.residual_stride = stride;
@@ -269,11 +275,14 @@ TEST_F(StreamMatmuls, NormsItsRows) {
       input.eps = eps;
       input.normed = normed.get();
       input.normed_stride = padded;
-      const StreamProduct product = fused.product(weight.matrix());
-      stream_matmul(nullptr, input, rows, &product, 1);
-      const StreamProduct second = apart.product(weight.matrix());
-      stream_matmul(nullptr, {normed.get(), padded}, rows, &second, 1);
+      const StreamProduct products[2] = {fused.product(weight.matrix()),
+                                         fused_gate.product(gate.matrix())};
+      stream_matmul(nullptr, input, rows, products, 2);
+      const StreamProduct seconds[2] = {apart.product(weight.matrix()),
+                                        apart_gate.product(gate.matrix())};
+      stream_matmul(nullptr, {normed.get(), padded}, rows, seconds, 2);
       EXPECT_TRUE(same_bits(fused.found(), apart.found()));
+      EXPECT_TRUE(same_bits(fused_gate.found(), apart_gate.found()));
 
       const std::vector<Bf16> found = normed.values();
       for (int64_t r = 0; r < rows; ++r) {
@@ -304,6 +313,9 @@ TEST_F(StreamMatmuls, NormsItsRows) {
       EXPECT_TRUE(same_bits(fused.found(), apart.found()));
     }
 }
+
+INSTANTIATE_TEST_SUITE_P(Formats, NormedStreamMatmuls, testing::ValuesIn(packed_formats),
+                         [](const auto& test) { return std::string(format_name(test.param)); });
 
 TEST_F(StreamMatmuls, RefusesWhatItCannotDo) {
   const StreamProduct product{PackedMatrix{PackedFormat::bf16, 16, 64}, StreamStore::f32};

@@ -371,7 +371,9 @@ void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
       (input.residual && rows > most_normed_stream_rows))
     fail_cuda("stream_matmul: too many rows or products");
   if (rows > most_rows) return stream_matmul_many(stream, input, rows, products, count);
-  if (rows == 1 && stream_matmul_row(stream, input, products, count)) return;
+  if (rows == 1 && (stream_matmul_strips(stream, input, products, count) ||
+                    stream_matmul_row(stream, input, products, count)))
+    return;
   Job job{};
   job.input = input;
   job.rows = static_cast<int>(rows);

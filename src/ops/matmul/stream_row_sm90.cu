@@ -428,11 +428,12 @@ void launch(cudaStream_t stream, const RowJob& job) {
   keep_all_shared(row_kernel<main>);
   const int warps = job.runs > least_warps ? most_warps : least_warps;
   const auto bytes = static_cast<size_t>(job.bytes);
+  // Two blocks on one multiprocessor also keep the kernel behind the next from starting there.
   launch_overlapped("stream_matmul_row", row_kernel<main>,
                     dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
                     dim3(static_cast<unsigned>(warps * warp_lanes)),
-                    job.strips < multiprocessors() ? bytes : alone_on_multiprocessor(bytes), stream,
-                    job);
+                    2 * job.strips > multiprocessors() ? alone_on_multiprocessor(bytes) : bytes,
+                    stream, job);
 }
 
 }  // namespace
