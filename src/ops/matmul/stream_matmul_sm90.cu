@@ -340,7 +340,8 @@ void launch(cudaStream_t stream, const Job& job) {
   keep_all_shared(stream_kernel<formats>);
   const int warps = std::max(least_warps, job.groups * job.splits);
   const auto bytes = static_cast<size_t>(job.at.bytes);
-  const bool one_each = job.blocks == multiprocessors() && job.strips >= job.blocks;
+  // With a strip less than a block for some, too: two of them on one would make all wait.
+  const bool one_each = job.blocks == multiprocessors() && 2 * job.strips >= job.blocks;
   launch_overlapped("stream_matmul", stream_kernel<formats>,
                     dim3(static_cast<unsigned>(std::min(job.strips, job.blocks))),
                     dim3(static_cast<unsigned>(warps * warp_lanes)),
