@@ -379,6 +379,45 @@ TEST_P(StreamExpertsCuda, ARowsBitsDoNotDependOnTheOthersWhateverItsSize) {
         << r;
 }
 
+// A row alone has kernels of its own, and so have a few rows where chunks are whole.
+TEST_P(StreamExpertsCuda, FewRowsWhateverTheyChoose) {
+  enum class Choice { random, same, disjoint, ties, all_equal };
+  struct Shape {
+    int64_t hidden, width, top_k;
+    bool renormalize, shared;
+  };
+  constexpr int64_t routed = 48, most_rows = 9;
+  for (const Shape& s : {Shape{512, 256, 5, true, true}, Shape{2048, 256, 5, false, false},
+                         Shape{256, 768, 1, true, true}, Shape{448, 256, 5, true, true},
+                         Shape{256, 320, 5, true, true}}) {
+    const ExpertsOnDevice experts(
+        GetParam(), s.hidden,
+        std::vector<int64_t>(static_cast<size_t>(routed + (s.shared ? 1 : 0)), s.width));
+    for (const Choice choice :
+         {Choice::random, Choice::same, Choice::disjoint, Choice::ties, Choice::all_equal}) {
+      Inputs inputs =
+          make_inputs({routed, s.top_k, s.renormalize, s.shared}, s.hidden, most_rows, 19);
+      for (int64_t row = 0; row < most_rows; ++row)
+        for (int64_t e = 0; e < routed; ++e) {
+          float& logit = inputs.logits[static_cast<size_t>(row * (routed + 3) + e)];
+          if (choice == Choice::same && e % 9 == 4) logit = 20 + static_cast<float>(e * row % 7);
+          if (choice == Choice::disjoint && e / s.top_k == row)
+            logit = 20 + static_cast<float>(e % 9);
+          if (choice == Choice::all_equal) logit = 1;
+          if (choice == Choice::ties) logit = static_cast<float>(e / 16 == row % 3);
+        }
+      const std::vector<float> all = run(experts, inputs).x;
+      for (int64_t count : {1, 2, 3, 4, 8}) {
+        const int64_t first = count < 4 ? 3 : 1;
+        ASSERT_TRUE(same_bits(run(experts, part_of(inputs, first, count)).x,
+                              slice(all, first * s.hidden, count * s.hidden)))
+            << count << " rows, hidden " << s.hidden << ", choice " << static_cast<int>(choice);
+      }
+      expect_oracle(experts, part_of(inputs, 1, 4), {0, 3});
+    }
+  }
+}
+
 // Copies then come late, and in another order than they were asked for.
 TEST_P(StreamExpertsCuda, TheSameBitsFromAnEmptyCache) {
   const ExpertsOnDevice experts(GetParam(), 2048, std::vector<int64_t>(9, 512));

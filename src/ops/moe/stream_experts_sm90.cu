@@ -17,6 +17,8 @@
 
 #include "base/cuda_error.h"
 #include "ops/moe/expert_groups.cuh"
+#include "ops/moe/few_down.cuh"
+#include "ops/moe/few_gate_up.cuh"
 #include "ops/moe/stream_down.cuh"
 #include "ops/moe/stream_experts_cuda.h"
 #include "ops/moe/stream_gate_up.cuh"
@@ -85,6 +87,27 @@ bool run_one(cudaStream_t stream, ExpertsTask task) {
   return true;
 }
 
+// False: the sizes are not those that the kernels of a few rows take.
+template <PackedFormat format>
+bool run_few(cudaStream_t stream, const ExpertsTask& task) {
+  if (task.routing.experts > few_experts || task.routing.top_k > few_top_k ||
+      task.normed_stride % 8 != 0 || task.gate_up.column_tiles % chunk_tiles != 0 ||
+      task.gate_up.chunks > expert_warps || task.down.column_tiles % chunk_tiles != 0)
+    return false;
+  const size_t gate_up = memory_of<FewGateUpMemory<format>>(task);
+  const size_t down = memory_of<FewDownMemory<format>>(task);
+  if (gate_up > block_memory || down > block_memory) return false;
+  keep_all_shared(few_gate_up_kernel<format>);
+  keep_all_shared(few_down_kernel<format>);
+  launch_overlapped("experts' gate and up", few_gate_up_kernel<format>,
+                    dim3(static_cast<unsigned>(multiprocessors())), dim3(few_gate_up_threads),
+                    gate_up, stream, task);
+  launch_overlapped("experts' down", few_down_kernel<format>,
+                    dim3(static_cast<unsigned>(task.down.strips)), dim3(few_down_threads), down,
+                    stream, task);
+  return true;
+}
+
 template <PackedFormat format>
 void run_many(cudaStream_t stream, const ExpertsTask& task) {
   const size_t gate_up = memory_of<GateUpMemory<format>>(task);
@@ -114,6 +137,12 @@ void run(cudaStream_t stream, const ExpertsTask& task) {
   if (!can_count(task.gate_up, groups) || !can_count(task.down, groups))
     fail_cuda("stream_experts: hidden or width too large");
   if (task.rows == 1 && run_one<format>(stream, task)) return;
+  if constexpr (format != PackedFormat::bf16) {
+    // Measured: more rows are faster by the kernels of many (docs/performance.md).
+    constexpr int32_t few = format == PackedFormat::f8 ? 2 : 4;
+    static_assert(few <= pair_rows);
+    if (task.rows > 1 && task.rows <= few && run_few<format>(stream, task)) return;
+  }
   run_many<format>(stream, task);
 }
 

@@ -1,0 +1,163 @@
+// x += sum over slots of weight_s * down_e act_s for a few rows. A block owns a strip of 16 outputs
+// and goes through it in all chosen experts, for all rows at once: a chunk of four tiles is one
+// warp's, who has a ring of its own (expert_chunks.cuh), filled before act is there. Sums have the
+// order of stream_down.cuh.
+#pragma once
+
+#include "ops/launch_cuda.cuh"
+#include "ops/moe/few_choice.cuh"
+#include "ops/moe/stream_row_gate_up.cuh"
+#include "ops/rehearsal_cuda.cuh"
+
+namespace qnext::ops::cuda {
+
+constexpr int few_down_warps = 8;
+constexpr int few_down_threads = few_down_warps * warp_lanes;
+static_assert(few_most_rows <= few_down_warps && few_most_rows * tile_rows <= few_down_threads);
+
+template <PackedFormat format>
+struct FewDownMemory {
+  using Ring = ChunkRing<format>;
+  typename Ring::Memory* rings;  // [few_down_warps]
+  std::byte* act;                // bf16 [pairs], act_bytes() apart
+  float* parts;                  // [pairs][tile_rows]
+  FewChoice choice;
+
+  __host__ __device__ FewDownMemory(Carver& carver, const ExpertsTask& task)
+      : rings(carver.take<typename Ring::Memory>(few_down_warps)),
+        act(carver.take<std::byte>(task.pairs() * int64_t{act_bytes(task)})),
+        parts(carver.take<float>(int64_t{task.pairs()} * tile_rows)),
+        choice(carver, task, rings) {
+    static_assert(sizeof(Ring::Memory::data) >= few_most_rows * sizeof(RouteScratch));
+  }
+  // + 16: two rows share no banks.
+  static __host__ __device__ int32_t act_bytes(const ExpertsTask& task) {
+    return task.down.column_tiles * 128 + 16;
+  }
+};
+
+__device__ inline void copy_sixteen(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(sm90::shared_address(shared)),
+               "l"(global)
+               : "memory");
+}
+
+// Registers and shared memory: see few_gate_up_kernel(), and stream_few_sm90.cu, whose block may
+// follow that kernel's.
+template <PackedFormat format>
+__global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsTask task) {
+  // The next layer's kernels may take the place of gate and up's blocks as these end.
+  let_next_kernel_start();
+  extern __shared__ __align__(128) std::byte bytes[];
+  Carver carver(bytes);
+  const FewDownMemory<format> memory(carver, task);
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int warp = thread / warp_lanes, lane = thread % warp_lanes;
+  const ExpertMatrices& shape = task.down;
+  const FewChoice& choice = memory.choice;
+  const auto strip = static_cast<int32_t>(blockIdx.x);
+  ChunkRing<format> ring(memory.rings[warp]);
+  clear_choice(task, choice);
+  __syncthreads();
+  // The warp's experts, every few_down_warps-th of the chosen ones: their chunks in turn.
+  int32_t count = 0;
+  int32_t coming = warp, coming_chunk = 0;
+  const auto issue_next = [&] {
+    if (coming >= count) {
+      ring.issue_nothing();
+      return;
+    }
+    shape.issue(ring, choice.expert[coming], strip, coming_chunk, false);
+    if (++coming_chunk < shape.chunks) return;
+    coming_chunk = 0;
+    coming += few_down_warps;
+  };
+  // Gate and up's copies are wanted first, so some wait until the rehearsal is over.
+  constexpr int early = (ring.depth + 1) / 2;
+  const int32_t row = thread / static_cast<int32_t>(tile_rows),
+                output = thread % static_cast<int32_t>(tile_rows);
+  const bool adds = row < task.rows;
+  float* const x = task.x + row * task.x_stride + strip * tile_rows + output;
+  const int32_t act_bytes = memory.act_bytes(task);
+#pragma unroll 1
+  for (int round = 0; round < 2; ++round) {
+    const bool rehearsal = round == 0;
+    if (!rehearsal) {
+#pragma unroll 1
+      for (int i = early; i < ring.depth; ++i) issue_next();
+      wait_for_earlier_kernels();
+    }
+    // Warps choose while others rehearse the products.
+    float largest = 0;
+    if (rehearsal && warp < task.rows) {
+      largest = choose_few(task, choice, warp, task.rows);
+      // Copies overwrite its scratch.
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    const float residual = adds ? __ldcg(x) : 0.0f;
+    const int32_t sixteens = shape.column_tiles * 8;
+#pragma unroll 1
+    for (int32_t pair = warp; pair < (rehearsal ? min(few_down_warps, task.pairs()) : task.pairs());
+         pair += few_down_warps)
+#pragma unroll 2
+      for (int32_t i = lane; i < sixteens; i += warp_lanes)
+        copy_sixteen(memory.act + pair * act_bytes + 16 * i,
+                     reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
+    close_small_copies();
+    wait_small_copies<0>();
+    if (!rehearsal) __syncthreads();
+    const int32_t end = !rehearsal ? count : warp >= rehearsing_warps ? few_down_warps : 0;
+    const int32_t chunks = rehearsal ? 1 : shape.chunks;
+#pragma unroll 1
+    for (int32_t expert = warp; expert < end; expert += few_down_warps) {
+      const int8_t* const slots = choice.slot + (rehearsal ? 0 : expert * few_most_rows);
+      const int of = lane / 4, slot = slots[of];
+      const std::byte* const from = memory.act + (of * task.slots + slot) * act_bytes;
+      float sum[4] = {};
+#pragma unroll 1
+      for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+        float4 scale;
+        const std::byte* data = rehearsal ? memory.rings[warp].data[0] : ring.wait(scale);
+        RowFragments b;
+        float of_chunk[4];
+        few_chunk_sum<format, false>(data, scale, b, of_chunk, [&] {
+          if (!rehearsal) issue_next();
+#pragma unroll
+          for (int i = 0; i < chunk_tiles; ++i) {
+#pragma unroll
+            for (int j = 0; j < 8; ++j) b[i][j] = 0;
+            if (slot >= 0) load_fragments(from, chunk * chunk_tiles + i, b[i]);
+          }
+        });
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[i] += of_chunk[i];
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row_of_sum = lane % 4 * 2 + i, slot_of_sum = slots[row_of_sum];
+        if (slot_of_sum < 0) continue;
+        float* to = memory.parts + (row_of_sum * task.slots + slot_of_sum) * tile_rows + lane / 4;
+        to[0] = sum[i];
+        to[8] = sum[i + 2];
+      }
+    }
+    __syncthreads();
+    if (rehearsal) {
+      count = *choice.count;
+#pragma unroll 1
+      for (int i = 0; i < early; ++i) issue_next();
+      if (warp < task.rows) finish_few(task, choice, warp, largest);
+    }
+    if (adds) {
+      const float* part = memory.parts + row * task.slots * tile_rows + output;
+      const float* weight = choice.weights + row * task.slots;
+      float total = 0;
+#pragma unroll 4
+      for (int32_t slot = 0; slot < task.slots; ++slot)
+        total = fmaf(weight[slot], part[slot * tile_rows], total);
+      if (!rehearsal) *x = residual + total;
+    }
+  }
+}
+
+}  // namespace qnext::ops::cuda
