@@ -158,6 +158,41 @@ TEST_P(StreamMatmul, ManyOutputs) {
   }
 }
 
+// Where every block has some strips, two to eight rows have a kernel of their own; strips of bf16
+// may come with the others, and f16 may not hold the rows.
+TEST_P(StreamMatmul, FewRowsOfManyStripsHaveTheBitsOfOne) {
+  for (int64_t columns : {512, 1536, 2048}) {
+    constexpr int64_t rows = 8, outputs = 4600, others = 70;
+    const PackedOnDevice weight(GetParam(), random_matrix(DType::f32, outputs, columns, 3)),
+        plain(PackedFormat::bf16, random_matrix(DType::bf16, others, columns, 4));
+    for (const float factor : {1.0f, 0x1p-19f}) {
+      std::vector<float> values = random_floats(static_cast<size_t>(rows * columns), 5);
+      for (int64_t k = 0; k < columns; ++k) values[static_cast<size_t>(2 * columns + k)] *= factor;
+      const Bf16Rows x(values, columns);
+      const OnDevice<Bf16> device_x(x.bits);
+      for (const StreamStore store : {StreamStore::bf16, StreamStore::add_f32}) {
+        const Output alone(store, rows, outputs), other_alone(StreamStore::f32, rows, others);
+        for (int64_t r = 0; r < rows; ++r) {
+          const StreamProduct both[] = {alone.product(weight.matrix(), r),
+                                        other_alone.product(plain.matrix(), r)};
+          stream_matmul(nullptr, {device_x.get() + r * x.stride, x.stride}, 1, both, 2);
+        }
+        for (int64_t count : {2, 3, 4, 7, 8}) {
+          const Output some(store, rows, outputs), other(StreamStore::f32, rows, others);
+          for (int64_t r = 0; r < rows; r += count) {
+            const StreamProduct both[] = {some.product(weight.matrix(), r),
+                                          other.product(plain.matrix(), r)};
+            stream_matmul(nullptr, {device_x.get() + r * x.stride, x.stride},
+                          std::min(count, rows - r), both, 2);
+          }
+          EXPECT_TRUE(same_bits(some.found(), alone.found())) << columns << ", " << count;
+          EXPECT_TRUE(same_bits(other.found(), other_alone.found())) << columns << ", " << count;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthers) {
   for (int64_t columns : {130, 1000, 2048, 4224}) {
     // Enough for wgmma to take all of them together.

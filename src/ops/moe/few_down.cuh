@@ -42,8 +42,7 @@ __device__ inline void copy_sixteen(void* shared, const void* global) {
                : "memory");
 }
 
-// Registers and shared memory: see few_gate_up_kernel(), and stream_few_sm90.cu, whose block may
-// follow that kernel's.
+// Registers and shared memory: see few_gate_up_kernel().
 template <PackedFormat format>
 __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsTask task) {
   // The next layer's kernels may take the place of gate and up's blocks as these end.

@@ -4,13 +4,13 @@
 //   x[row] += sum over slots s of weight_s * down_e act[row, s]      (s ascending, fmaf from 0)
 //
 // One row: two launches. Each block routes the row for itself; the second kernel starts while the
-// first still runs and fetches its weights meanwhile. Two to eight rows in f8 or 4 bits, where
-// chunks of 256 columns are whole: two launches as well, with every row a column of every chosen
-// expert's products. More rows: routing, a list of who chose whom, the same two stages visiting
-// each chosen expert once for every 8 of its rows, and the sum over slots: five launches. Each
-// weight of a chosen expert is read from memory once, and once more, from L2 if it is still there,
-// for every further 8 rows. All give the same bits: a row's sums have one order, a constant of the
-// shape.
+// first still runs and fetches its weights meanwhile. Two rows in f8 and two to four at 4 bits,
+// where chunks of 256 columns are whole: two launches as well, with every row a column of every
+// chosen expert's products. More rows: routing, a list of who chose whom, the same two stages
+// visiting each chosen expert once for every 8 of its rows, and the sum over slots: five launches.
+// Each weight of a chosen expert is read from memory once, and once more, from L2 if it is still
+// there, for every further 8 rows. All give the same bits: a row's sums have one order, a constant
+// of the shape.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -35,7 +35,7 @@ size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int6
 //
 // Beyond the rule of launch_cuda.cuh, before a kernel here waits: it may read what the kernels
 // before its predecessor wrote (logits, ids), because its predecessor let it start only after
-// waiting itself; and the kernels of up to eight rows read logits, normed, x and the workspace
+// waiting itself; and the kernels of up to four rows read logits, normed, x and the workspace
 // while others may still write them, to no effect: all must be memory that can be read, whatever it
 // holds. With more rows, the shared expert's rows are multiplied, and results written into the
 // workspace, while the list is made: all kernels before the routing have ended by then.
