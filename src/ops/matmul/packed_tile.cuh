@@ -43,6 +43,14 @@ __device__ inline void widen_f8_to_halves(uint32_t word, Pair& even, Pair& odd) 
       : "r"(__byte_perm(word, 0, 0x3120)));
 }
 
+// c += a b: 16 rows of weights, 16 columns, 8 rows of activations, sums in fp32.
+__device__ inline void multiply_add(float (&c)[4], const Pair (&a)[4], Pair b0, Pair b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // The raw 16-byte pieces of one lane, as loaded; fragment() gives step s of 0..3.
 template <PackedFormat format>
 struct LaneTile;

@@ -64,13 +64,6 @@ __device__ inline void arrive_behind_copies(sm90::Barrier* barrier) {
       : "memory");
 }
 
-__device__ inline void multiply_add(float (&c)[4], const Pair (&a)[4], Pair b0, Pair b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // What y holds where it is added to, else nothing of importance.
 __device__ inline float old_value(const StreamedWeight& weight, int64_t row, int64_t output) {
   return weight.store == StreamStore::add_f32

@@ -114,13 +114,6 @@ class ChunkRing {
   uint32_t parity_ = 0;
 };
 
-__device__ inline void multiply_add(float (&c)[4], const Pair (&a)[4], Pair b0, Pair b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 template <PackedFormat format>
 __device__ inline void multiply_tile(const std::byte* tile, const Pair (&b)[8], float (&c)[4]) {
   LaneTile<format> weights;

@@ -4,7 +4,7 @@
 // same for all; what nobody chose is not stored.
 #pragma once
 
-#include "ops/matmul/few_fragments.cuh"
+#include "ops/moe/few_fragments.cuh"
 #include "ops/moe/stream_experts_task.cuh"
 
 namespace qnext::ops::cuda {
@@ -225,52 +225,6 @@ __device__ inline void publish_few(const ExpertsTask& task, const FewChoice& cho
     routing.ids[at] = choice.ids[at];
     routing.weights[at] = choice.weights[at];
     if (routing.chosen) routing.chosen[choice.ids[at]] = 1;
-  }
-}
-
-// sum = 16 outputs of a chunk of four tiles times 8 rows, in the order of add_chunk(). b: in f16
-// with `halves` (f8). read(): called when the chunk has been read.
-template <PackedFormat format, bool halves, typename Read>
-__device__ inline void few_chunk_sum(const std::byte* chunk, const float4& scale,
-                                     const RowFragments& b, float (&sum)[4], Read read) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-  float c[chunk_tiles][4] = {};
-  LaneTile<format> weights[chunk_tiles];
-#pragma unroll
-  for (int i = 0; i < chunk_tiles; ++i) weights[i].load(chunk + i * tile_bytes(format), lane);
-  read();
-#pragma unroll
-  for (int step = 0; step < 4; ++step)
-#pragma unroll
-    for (int i = 0; i < chunk_tiles; ++i) {
-      Pair a[4];
-      if constexpr (halves) {
-        weights[i].half_fragment(step, a);
-        multiply_add_halves(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
-      } else {
-        if constexpr (format == PackedFormat::q4)
-          weights[i].small_fragment(step, a);
-        else
-          weights[i].fragment(step, a);
-        multiply_add(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
-      }
-    }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    float first = c[0][i] + c[1][i], second = c[2][i] + c[3][i];
-    if constexpr (halves) {
-      first *= half_row_inverse;
-      second *= half_row_inverse;
-    }
-    if constexpr (format == PackedFormat::q4) {
-      first *= 1 / LaneTile<format>::small;
-      second *= 1 / LaneTile<format>::small;
-    }
-    if constexpr (format == PackedFormat::f8) {
-      first *= i < 2 ? scale.x : scale.y;
-      second *= i < 2 ? scale.z : scale.w;
-    }
-    sum[i] = first + second;
   }
 }
 

@@ -10,7 +10,6 @@
 #pragma once
 
 #include "ops/launch_cuda.cuh"
-#include "ops/matmul/few_fragments.cuh"
 #include "ops/moe/few_choice.cuh"
 #include "ops/moe/stream_gate_up.cuh"
 #include "ops/rehearsal_cuda.cuh"
