@@ -209,7 +209,17 @@ class Run {
   asio::io_context context_{1};
 };
 
+std::string_view default_port(bool tls) {
+  return tls ? "443" : "80";
+}
+
 }  // namespace
+
+std::string ServerAddress::authority() const {
+  const bool has_colons = host.find(':') != std::string::npos;
+  const std::string name = has_colons ? fmt::format("[{}]", host) : host;
+  return port == default_port(tls) ? name : fmt::format("{}:{}", name, port);
+}
 
 ServerAddress parse_server_url(std::string_view url) {
   ServerAddress address;
@@ -225,7 +235,7 @@ ServerAddress parse_server_url(std::string_view url) {
   address.base = slash == std::string_view::npos ? "" : rest.substr(slash);
   while (address.base.ends_with('/')) address.base.pop_back();
   if (address.base.empty()) address.base = "/v1";
-  address.port = address.tls ? "443" : "80";
+  address.port = default_port(address.tls);
   const size_t colon = authority.rfind(':');
   // "[::1]" has colons of its own.
   if (colon != std::string_view::npos && authority.find(']', colon) == std::string_view::npos) {
@@ -262,7 +272,7 @@ HttpAnswer request_once(const LoadTarget& target, const std::string& path,
   };
   asio::co_spawn(context, ask(), asio::detached);
   context.run();
-  if (problem) fail("no answer from {}:{}: {}", target.address.host, target.address.port, *problem);
+  if (problem) fail("no answer from {}: {}", target.address.authority(), *problem);
   return answer;
 }
 

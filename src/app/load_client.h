@@ -22,6 +22,10 @@ struct ServerAddress {
   std::string host;
   std::string port;
   std::string base;  // "/v1": what all paths begin with
+
+  // "a.example", "127.0.0.1:8000", "[::1]:8000": as a Host field names it (RFC 9110, 7.2), without
+  // the scheme's own port.
+  std::string authority() const;
 };
 
 // "http://127.0.0.1:8000", "https://host/v1", "host:8000". Without a path it is "/v1". Throws Error

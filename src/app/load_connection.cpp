@@ -49,7 +49,7 @@ ssl::context client_tls(const LoadTarget& target) {
 std::string request_text(const LoadTarget& target, const std::string& path,
                          const std::string& body) {
   std::string text = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}\r\n", body.empty() ? "GET" : "POST",
-                                 target.address.base, path, target.address.host);
+                                 target.address.base, path, target.address.authority());
   if (!body.empty())
     text += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", body.size());
   if (!target.api_key.empty()) text += fmt::format("Authorization: Bearer {}\r\n", target.api_key);
@@ -64,8 +64,7 @@ struct LoadServer::Shared {
     tcp::resolver resolver(context);
     error_code error;
     endpoints = resolver.resolve(target.address.host, target.address.port, error);
-    if (error)
-      fail("{}:{} cannot be found: {}", target.address.host, target.address.port, error.message());
+    if (error) fail("{} cannot be found: {}", target.address.authority(), error.message());
   }
 
   const LoadTarget& target;
