@@ -14,6 +14,7 @@
 #include "app/interrupt.h"
 #include "app/model_files.h"
 #include "app/options.h"
+#include "app/server_address.h"
 #include "app/terminal.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -147,9 +148,10 @@ int serve(const ServeOptions& options) {
   server::EngineThread thread(engine, options.queue, metrics);
   server::Api api(model, thread, metrics, api_key, sites);
   server::HttpServer http(api, log.get(), http_options(options));
-  write_output(fmt::format("{} at {}://{}:{}\n", model.id,
-                           options.http.tls_certificate.empty() ? "http" : "https",
-                           options.http.host, http.port()));
+  const bool tls = !options.http.tls_certificate.empty();
+  const ServerAddress address{tls, options.http.host, std::to_string(http.port()), ""};
+  write_output(
+      fmt::format("{} at {}://{}\n", model.id, tls ? "https" : "http", address.authority()));
   run_until_stopped(http, thread);
   return exit_status::success;
 }
