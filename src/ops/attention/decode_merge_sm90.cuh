@@ -125,13 +125,6 @@ __device__ inline void finish(const Answer& a, int64_t row, int head, int d, con
                             d) = result;
 }
 
-// All threads of the cluster meet, and see what the others wrote before they arrived.
-__device__ inline void arrive_at_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ inline void wait_for_cluster() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
 // What lies at `mine` in the shared memory of block `rank` of the cluster.
 template <typename T>
 __device__ inline T of_block(const void* mine, int rank) {

@@ -5,6 +5,7 @@
 #include "ops/attention/decode_merge_sm90.cuh"
 #include "ops/attention/decode_products_sm90.cuh"
 #include "ops/attention/paged_sm90.cuh"
+#include "ops/sm90/cluster.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -385,8 +386,8 @@ class AnswerWarp {
     const int64_t row = work.row(column);
     const int head = work.head(column);
     const uint2 gate = gate_of(a, row, head, d);  // comes while the blocks wait for each other
-    arrive_at_cluster();
-    wait_for_cluster();
+    sm90::arrive_at_cluster();
+    sm90::wait_for_cluster();
     float2 weights[cluster_pieces];
     float4 sums[cluster_pieces];
     if (mine) {
@@ -397,14 +398,14 @@ class AnswerWarp {
         sums[p] = of_block<float4>(results + column * Layout::merge_stride + d, p);
       }
     }
-    arrive_at_cluster();
+    sm90::arrive_at_cluster();
     if (mine) {
       const int positions =
           work.sequence.first_position + (work.first_column + column) / work.group + 1;
       finish(a, row, head, d,
              merge_cluster(weights, sums, static_cast<int>(Pieces(positions).count())), gate);
     }
-    wait_for_cluster();  // others may still read this block's
+    sm90::wait_for_cluster();  // others may still read this block's
   }
   __device__ int block_columns() const {
     return min(Layout::columns, work.columns - work.first_column);

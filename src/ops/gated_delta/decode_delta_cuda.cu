@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
     __syncthreads();
     // One barrier of the cluster, behind everyone's use of the first row's past inputs: the blocks
     // that wait know that the others run, and that kept inputs may be replaced in their slot.
-    if (t == 0) cluster_arrive();
+    if (t == 0) sm90::arrive_at_cluster_relaxed();
 
     recall(s, shared.keys[half], part, shared.recalled[warp]);
     const float4 products = sum_products(shared.products[half]);
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
     const float2 gates = shared.gates[half];
     const float decay = gates.x, beta = gates.y;
     __syncthreads();
-    if (t == 0) cluster_wait();
+    if (t == 0) sm90::wait_for_cluster();
 
     // A lane a column, in every warp.
     const float change =

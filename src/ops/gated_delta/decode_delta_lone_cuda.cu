@@ -181,7 +181,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
 
   // Behind this the blocks of the cluster know that the others run, and that kept inputs have been
   // read, whose slot may be the one that is written.
-  cluster_meet();
+  sm90::arrive_at_cluster();
+  sm90::wait_for_cluster();
   // In a row of qkvz: q, and k key_dim further; or v; or z. Addresses are worked out before the
   // wait, and all loads behind it are on their way at once, without a branch between them.
   const Bf16* x = rows.qkvz + sequence.first_row * rows.qkvz_stride + key_head * sizes.group_width +

@@ -1,8 +1,9 @@
-// Private to the fast forms of Gated DeltaNet: blocks of one cluster, their launch and what they
-// tell each other through distributed shared memory.
+// Private to the fast forms of Gated DeltaNet: blocks of one cluster and what they tell each other
+// through distributed shared memory.
 #pragma once
 
 #include "ops/launch_cuda.cuh"
+#include "ops/sm90/cluster.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -10,20 +11,6 @@ __device__ inline uint32_t rank_in_cluster() {
   uint32_t rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
-}
-// Relaxed: orders nothing but itself. (The releasing form waits until every store of the block has
-// reached memory, microseconds for a state.)
-__device__ inline void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
-__device__ inline void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// All threads of the cluster, and what they read and wrote before. (Behind stores of a state it
-// would wait until these have reached memory, microseconds.)
-__device__ inline void cluster_meet() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
 }
 
 // The same shared variable in another block of the cluster.

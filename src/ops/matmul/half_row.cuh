@@ -51,4 +51,22 @@ __device__ inline void multiply_add_halves(float (&c)[4], const Pair (&a)[4], Pa
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Step s of a tile in the fewest instructions. halves: f8 against a row in f16, whose sums want
+// half_row_inverse. q4's sums want 1 / LaneTile<q4>::small.
+template <PackedFormat format, bool halves>
+__device__ inline void add_step(float (&c)[4], const LaneTile<format>& weights, int step, Pair b0,
+                                Pair b1) {
+  Pair a[4];
+  if constexpr (halves)
+    weights.half_fragment(step, a);
+  else if constexpr (format == PackedFormat::q4)
+    weights.small_fragment(step, a);
+  else
+    weights.fragment(step, a);
+  if constexpr (halves)
+    multiply_add_halves(c, a, b0, b1);
+  else
+    multiply_add(c, a, b0, b1);
+}
+
 }  // namespace qnext::ops::cuda

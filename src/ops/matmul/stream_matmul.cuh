@@ -9,7 +9,7 @@
 #include "ops/launch_cuda.cuh"
 #include "ops/matmul/packed_tile.cuh"
 #include "ops/matmul/stream_matmul_cuda.h"
-#include "ops/sm90/bulk_copy.cuh"
+#include "ops/sm90/small_copies.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -52,11 +52,6 @@ bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input,
 
 using sm90::Place;
 
-// 8 bytes, arriving when cp.async's do.
-__device__ inline void copy_scale(float2* to, const float* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(sm90::shared_address(to)), "l"(from)
-               : "memory");
-}
 // An arrival that takes place once this thread's cp.async copies have come.
 __device__ inline void arrive_behind_copies(sm90::Barrier* barrier) {
   asm volatile(

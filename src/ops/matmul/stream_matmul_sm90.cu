@@ -275,7 +275,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   wait_for_earlier_kernels();
   const bool write = job.input.normed && blockIdx.x == 0;
   if (QuickNorm::fits(job.input, staged))
-    quick.stage(job.input, staged, write, [](int, Pair) {});
+    quick.stage(job.input, staged, write);
   else if (job.input.residual)
     stage_normed(job.input, staged, write);
   else

@@ -67,8 +67,8 @@ __device__ inline void queue_copy(const StreamedWeight& weight, int column_tiles
   if (weight.format == PackedFormat::f8) {
     const int strip_runs = (column_tiles + run_tiles - 1) / run_tiles;
     const float* scale = weight.scales + 2 * (strip * strip_runs + run);
-    copy_scale(scales, scale);
-    if (tiles > run_tiles) copy_scale(scales + 1, scale + 2);
+    sm90::copy_eight(scales, scale);
+    if (tiles > run_tiles) sm90::copy_eight(scales + 1, scale + 2);
   }
   arrive_behind_copies(full);
 }

@@ -60,19 +60,9 @@ __device__ inline void add_whole_run(float (&c)[4], const std::byte* data, const
   for (int tile = 0; tile < run_tiles; ++tile)
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      Pair a[4];
       const uint4& words = b.words[tile][step / 2];
       const Pair b0 = step % 2 == 0 ? words.x : words.z, b1 = step % 2 == 0 ? words.y : words.w;
-      if constexpr (format == PackedFormat::f8) {
-        weights[tile].half_fragment(step, a);
-        multiply_add_halves(c, a, b0, b1);
-      } else {
-        if constexpr (format == PackedFormat::q4)
-          weights[tile].small_fragment(step, a);
-        else
-          weights[tile].fragment(step, a);
-        multiply_add(c, a, b0, b1);
-      }
+      add_step<format, format == PackedFormat::f8>(c, weights[tile], step, b0, b1);
     }
 }
 

@@ -153,10 +153,7 @@ struct QuickNorm {
       if (const int j = at(i); mine() && 4 * j < staged.columns)
         weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[j];
   }
-  // also(offset, pair): for every pair that is stored, where it lies in a staged row.
-  template <typename Also>
-  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
-                        Also&& also) const {
+  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write) const {
     const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     float4 x[shares] = {};
     float sum = 0;
@@ -185,8 +182,6 @@ struct QuickNorm {
       const int offset = j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
       *reinterpret_cast<uint32_t*>(staged.x + offset) = first;
       *reinterpret_cast<uint32_t*>(staged.x + offset + 32) = second;
-      also(offset, first);
-      also(offset + 32, second);
     }
   }
 

@@ -64,8 +64,7 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
       let_next_kernel_start();
       wait_for_earlier_kernels();
     }
-    quick.stage(job.input, staged, job.input.normed && strip == 0 && !rehearsal,
-                [](int, uint32_t) {});
+    quick.stage(job.input, staged, job.input.normed && strip == 0 && !rehearsal);
     __syncthreads();
     if (!rehearsal) sm90::wait(&memory.full, 0);
     const std::byte* const data = memory.weights[warp];

@@ -10,7 +10,7 @@
 
 #include "ops/activation/activation_device.h"
 #include "ops/matmul/packed_tile.cuh"
-#include "ops/sm90/bulk_copy.cuh"
+#include "ops/sm90/small_copies.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -20,20 +20,6 @@ constexpr int chunk_tiles = 4;
 
 // The B fragments of 8 rows of x for one chunk: [tile][2 step + half].
 using RowFragments = Pair[chunk_tiles][8];
-
-// 8 bytes on their own way to shared memory; wait_small_copies() counts groups as they were closed.
-__device__ inline void small_copy(void* shared, const void* global) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(sm90::shared_address(shared)),
-               "l"(global)
-               : "memory");
-}
-__device__ inline void close_small_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int groups_left>
-__device__ inline void wait_small_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(groups_left) : "memory");
-}
 
 // A warp's ring. issue() (or issue_nothing()) once for each slot to fill it, then for every chunk:
 // wait(), read, and issue() again. All lanes call all of it together.
@@ -75,7 +61,7 @@ class ChunkRing {
     }
     // A pair of scales for every two tiles.
     if (scaled && 2 * lane_ < tiles)
-      small_copy(reinterpret_cast<float2*>(&memory_.scale[next_]) + lane_, scale + 2 * lane_);
+      sm90::copy_eight(reinterpret_cast<float2*>(&memory_.scale[next_]) + lane_, scale + 2 * lane_);
     close();
   }
   __device__ void issue_nothing() { close(); }
@@ -85,9 +71,9 @@ class ChunkRing {
   __device__ const std::byte* wait(float4& scale, bool full = true) {
     if constexpr (scaled) {
       if (full)
-        wait_small_copies<depth - 1>();
+        sm90::wait_for_copies<depth - 1>();
       else
-        wait_small_copies<0>();
+        sm90::wait_for_copies<0>();
     }
     sm90::wait(&memory_.full[oldest_], parity_);
     if constexpr (scaled) {
@@ -104,7 +90,7 @@ class ChunkRing {
 
  private:
   __device__ void close() {
-    if constexpr (scaled) close_small_copies();
+    if constexpr (scaled) sm90::close_copies();
     if (++next_ == depth) next_ = 0;
   }
 

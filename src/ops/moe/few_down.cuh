@@ -36,12 +36,6 @@ struct FewDownMemory {
   }
 };
 
-__device__ inline void copy_sixteen(void* shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(sm90::shared_address(shared)),
-               "l"(global)
-               : "memory");
-}
-
 // Registers and shared memory: see few_gate_up_kernel().
 template <PackedFormat format>
 __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsTask task) {
@@ -100,10 +94,10 @@ __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsT
          pair += few_down_warps)
 #pragma unroll 2
       for (int32_t i = lane; i < sixteens; i += warp_lanes)
-        copy_sixteen(memory.act + pair * act_bytes + 16 * i,
-                     reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
-    close_small_copies();
-    wait_small_copies<0>();
+        sm90::copy_sixteen(memory.act + pair * act_bytes + 16 * i,
+                           reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
+    sm90::close_copies();
+    sm90::wait_for_copies<0>();
     if (!rehearsal) __syncthreads();
     const int32_t end = !rehearsal ? count : warp >= rehearsing_warps ? few_down_warps : 0;
     const int32_t chunks = rehearsal ? 1 : shape.chunks;

@@ -91,19 +91,8 @@ __device__ inline void few_chunk_sum(const std::byte* chunk, const float4& scale
 #pragma unroll
   for (int step = 0; step < 4; ++step)
 #pragma unroll
-    for (int i = 0; i < chunk_tiles; ++i) {
-      Pair a[4];
-      if constexpr (halves) {
-        weights[i].half_fragment(step, a);
-        multiply_add_halves(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
-      } else {
-        if constexpr (format == PackedFormat::q4)
-          weights[i].small_fragment(step, a);
-        else
-          weights[i].fragment(step, a);
-        multiply_add(c[i], a, b[i][2 * step], b[i][2 * step + 1]);
-      }
-    }
+    for (int i = 0; i < chunk_tiles; ++i)
+      add_step<format, halves>(c[i], weights[i], step, b[i][2 * step], b[i][2 * step + 1]);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     float first = c[0][i] + c[1][i], second = c[2][i] + c[3][i];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ops/moe/prompt_expert_tiles.cuh"
+#include "ops/sm90/small_copies.cuh"
 
 namespace qnext::ops::cuda::prompt_expert_products {
 
@@ -10,13 +11,6 @@ namespace qnext::ops::cuda::prompt_expert_products {
 __device__ inline void copy_chunk(uint32_t to, const std::byte* from, int bytes) {
   // Nothing here reads what it writes before a barrier: no "memory", so loads may move across.
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ inline void commit_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int pending>
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
 // A gathering warp's way through the ring: stages asked for, and stages announced as full.
@@ -74,10 +68,10 @@ __device__ inline void gather_rows(const Stages& stages, const GroupedProduct& p
         copy_chunk(to + (first + i * rows_a_pass) * row_bytes, from + int64_t{from_row[i]} * 16,
                    bytes);
     }
-    commit_copies();
+    sm90::close_copies();
     asked.advance();
     if (++gathering.outstanding > stages_in_flight) {
-      wait_for_copies<stages_in_flight>();
+      sm90::wait_for_copies<stages_in_flight>();
       gathering.announce(stages);
     }
   }
@@ -129,7 +123,7 @@ __device__ inline void gather_tiles(const Stages& stages, ExpertShared& shared,
     if (threadIdx.x % warp_lanes == 0) sm90::arrive(&shared.empty[at.stage]);
     at.advance();
   }
-  wait_for_copies<0>();
+  sm90::wait_for_copies<0>();
   while (gathering.outstanding > 0) gathering.announce(stages);
 }
 
