@@ -9,13 +9,12 @@ namespace qnext::ops::cuda {
 // A norm in the order of row_norm.cuh. The first norm_floats threads sum the squares, two float4s
 // each; those behind them fetch the second ones too, so that a thread norms one: the block has a
 // thread for each float4 of the row, zeros behind it included. The row is read past the first-level
-// cache, as a rehearsal reads it as well.
+// cache, which nobody reads it from again.
 struct RowNorm {
   static constexpr int most_columns = 2 * 4 * norm_floats;
   float4 x[2], weight;
 
-  // columns: a multiple of 4. Fewer than the row has: zeros in place of the others, which a
-  // rehearsal need not wait for.
+  // columns: a multiple of 4.
   __device__ void fetch(const StreamInput& in, int columns) {
     const auto thread = static_cast<int>(threadIdx.x);
     const int second = thread < norm_floats ? thread + norm_floats : thread;
@@ -61,13 +60,12 @@ struct RowNorm {
   }
 };
 
-// The bf16 rows of stage_values(), for one. there: else zeros in its place.
+// The bf16 rows of stage_values(), for one.
 template <typename Also>
-__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks, bool there,
-                                 Also&& also) {
+__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks, Also&& also) {
   for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
        chunk += static_cast<int>(blockDim.x)) {
-    const uint4 v = there ? __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk) : uint4{};
+    const uint4 v = __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk);
     store_chunk(x, chunk, {v.x, v.y, v.z, v.w});
     const int offset = chunk / 8 * 128 + chunk % 8 * 4;
     also(offset, v.x);

@@ -23,8 +23,7 @@ struct RowJob {
   StreamInput input;
   StreamedWeight product[most_stream_products];
   int products;
-  int early_copies;  // those queued before the rehearsal
-  int strips;        // of all products
+  int strips;  // of all products
   // So many of the last strips have more bytes than the others: their place in the blocks' order.
   int heavy, heavy_place;
   int columns, column_tiles, runs;

@@ -2,19 +2,19 @@
 // between the layers' other stages. There the time is that of instructions and of latencies one
 // behind the other, not the memory's. So:
 //
-//   1. Little code, and none of it between two products: what fills a slot of the ring is listed
-//      beforehand, a copy of up to 32 KB each, and scales come with their weights.
-//   2. A warp takes a run of 128 columns of each strip, their sums meet in shared memory, and there
+//   1. Little code: what the kernels of a layer run in all has to stay in the SMs' caches of
+//      instructions from one layer to the next, some 100 KB (docs/performance.md).
+//   2. None of it between two products: what fills a slot of the ring is listed beforehand, a copy
+//      of up to 32 KB each, and scales come with their weights.
+//   3. A warp takes a run of 128 columns of each strip, their sums meet in shared memory, and there
 //      is one barrier at the very end, behind which a thread an output adds the runs in the order
 //      of stream_matmul_cuda.h.
-//   3. A rehearsal (rehearsal_cuda.cuh), which waits for no load: it must end before the wait
-//      would, and a block starts some 4 us ahead of that.
 //
 // Tried: what does not fit into the ring on its way to L2 meanwhile, by one thread (3 us for 3
 // copies and 3 prefetches). Two runs of a warp side by side do not fit its registers. The next
 // piece's weights in registers during the products, or the first one's before the wait, so that its
-// slot is filled again earlier. Different warps rehearsing different parts at once: the wait is
-// reached 3 us earlier, but the products and sums behind it take longer. All copies at once.
+// slot is filled again earlier. Going through the code once before the wait ("rehearsal"): it
+// disturbs the kernel ahead and pushes other code out of the caches.
 #include <algorithm>
 
 #include "base/cuda_error.h"
@@ -23,7 +23,6 @@
 #include "ops/matmul/stream_row_norm.cuh"
 #include "ops/matmul/stream_row_pieces.cuh"
 #include "ops/matmul/stream_tile.cuh"
-#include "ops/rehearsal_cuda.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -79,10 +78,6 @@ __device__ inline void add_run(float (&c)[4], const std::byte* data, const std::
 template <PackedFormat main>
 __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     row_kernel(const __grid_constant__ RowJob job) {
-  // The next kernel's blocks begin as soon as earlier ones leave them room, which is before this
-  // one's copies have come. Not so the router, whose normed row is kept: that was slower.
-  const bool early = !job.input.normed;
-  if (early) let_next_kernel_start();
   const auto thread = static_cast<int>(threadIdx.x);
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
   const int warps = static_cast<int>(blockDim.x) / warp_lanes;
@@ -90,6 +85,9 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   auto* const empty = shared_at<sm90::Barrier>(job.empty);
   auto* const pieces = shared_at<Piece>(job.pieces);
   auto* const counts = shared_at<PieceCounts>(job.counts);
+  // The next kernel's blocks begin as soon as earlier ones leave them room, which is before this
+  // one's copies have come. Not so the router, whose normed row is kept: that was slower.
+  if (!job.input.normed) let_next_kernel_start();
   if (warp == 0) {
     const PieceCounts found = list_pieces(job, pieces, lane);
     if (lane == 0) *counts = found;
@@ -102,9 +100,9 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     sm90::publish_barriers();
   }
   __syncthreads();
+  const int all = counts->all, all_alike = counts->alike;
   // A warp a copy: to queue one takes a thread half a microsecond.
-  const int first_copies = min(counts->all, job.slots);
-  if (lane == 0 && warp < min(first_copies, job.early_copies)) issue(job, pieces[warp], warp);
+  if (lane == 0 && warp < min(all, job.slots)) issue(job, pieces[warp], warp);
   auto* const x = shared_at<std::byte>(job.x);
   if (job.input.residual) prefetch_norm_weight(job.input, job.columns);
   const StagedRows staged{x, shared_at<float>(job.norm), 0, 1, job.column_tiles, job.columns};
@@ -118,7 +116,6 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   const bool inside = stores && output < out.rows;
   auto* const sums = shared_at<float>(job.sums);
 
-  const int all = counts->all, all_alike = counts->alike;
   // Gives a slot back; one warp fills it again.
   const auto release = [&](int i, const Place& of) {
     if (i + job.slots >= all) return;
@@ -130,141 +127,127 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     issue(job, pieces[i + job.slots], of.at);
   };
 
-#pragma unroll 1
-  for (int round = 0; round < 2; ++round) {
-    const bool rehearsal = round == 0;
-    if (!rehearsal && !early) let_next_kernel_start();
-    if (!rehearsal && lane == 0 && warp >= job.early_copies && warp < first_copies)
-      issue(job, pieces[warp], warp);
-    Place slot;
-    if (!rehearsal) wait_for_earlier_kernels();
-    HalfCheck check;
-    const auto put_halves = [&](int offset, Pair pair) {
-      if constexpr (main == PackedFormat::f8) {
-        *shared_at<Pair>(job.half_x + offset) = scaled_halves(pair);
-        check.add(pair);
-      }
-    };
-    if (job.input.residual) {
-      RowNorm norm;
-      norm.fetch(job.input, rehearsal ? 0 : job.columns);
-      norm.stage(job.input, staged, job.input.normed && blockIdx.x == 0 && !rehearsal, put_halves);
-    } else {
-      stage_row(job.input, x, job.column_tiles * 8, !rehearsal, put_halves);
-    }
-    float before = 0;  // comes beside the products
-    if (inside && !rehearsal && out.store == StreamStore::add_f32)
-      before = __ldcg(static_cast<const float*>(out.y) + output);
-    // Where f16 does not hold the row, its pieces are not alike.
-    int listed = 0;
+  if (job.input.normed) let_next_kernel_start();
+  wait_for_earlier_kernels();
+  HalfCheck check;
+  const auto put_halves = [&](int offset, Pair pair) {
     if constexpr (main == PackedFormat::f8) {
-      if (__syncthreads_or(check.failed()) == 0 || rehearsal) listed = all_alike;
-    } else {
-      __syncthreads();
-      listed = all_alike;
+      *shared_at<Pair>(job.half_x + offset) = scaled_halves(pair);
+      check.add(pair);
     }
+  };
+  if (job.input.residual) {
+    RowNorm norm;
+    norm.fetch(job.input, job.columns);
+    norm.stage(job.input, staged, job.input.normed && blockIdx.x == 0, put_halves);
+  } else {
+    stage_row(job.input, x, job.column_tiles * 8, put_halves);
+  }
+  float before = 0;  // comes beside the products
+  if (inside && out.store == StreamStore::add_f32)
+    before = __ldcg(static_cast<const float*>(out.y) + output);
+  // Where f16 does not hold the row, its pieces are not alike.
+  int alike = all_alike;
+  if constexpr (main == PackedFormat::f8) {
+    if (__syncthreads_or(check.failed()) != 0) alike = 0;
+  } else {
+    __syncthreads();
+  }
 
-    // A rehearsal takes one piece of either kind.
-    const int most = !rehearsal ? most_pieces : warp < rehearsing_warps ? 1 : 0;
-    const int alike = min(listed, most);
-    const int count = min(all, listed + most);
-    int i = 0;
-    if constexpr (main != PackedFormat::bf16) {
-      const std::byte* const row =
-          shared_at<std::byte>(main == PackedFormat::f8 ? job.half_x : job.x) +
-          warp * run_tiles * 128 + lane % 4 * 32;
-      const std::byte* const own = shared_at<std::byte>(warp * run_bytes(main));
-      const auto* const scales = shared_at<float2>(job.scales) + warp;
-      float* to = sums + warp * strip_rows + lane / 4;
-      const int row_bytes = job.column_tiles * 128;
-      const bool stays = job.runs == most_piece_runs;  // the warp's part of the row
-      RunFragments b;
-      b.load(row);
+  Place slot;
+  int i = 0;
+  if constexpr (main != PackedFormat::bf16) {
+    const std::byte* const row =
+        shared_at<std::byte>(main == PackedFormat::f8 ? job.half_x : job.x) +
+        warp * run_tiles * 128 + lane % 4 * 32;
+    const std::byte* const own = shared_at<std::byte>(warp * run_bytes(main));
+    const auto* const scales = shared_at<float2>(job.scales) + warp;
+    float* to = sums + warp * strip_rows + lane / 4;
+    const int row_bytes = job.column_tiles * 128;
+    const bool stays = job.runs == most_piece_runs;  // the warp's part of the row
+    RunFragments b;
+    b.load(row);
 #pragma unroll 1
-      for (int at = 0; i < alike; ++i) {
-        if (!stays) {
-          b.load(row + at);
-          at += most_piece_runs * run_tiles * 128;
-          if (at == row_bytes) at = 0;
-        }
-        if (!rehearsal) sm90::wait(full + slot.at, slot.parity);
-        float c[4] = {};
-        add_whole_run<main>(c, own + slot.at * job.slot_bytes, b, lane);
-        if constexpr (main == PackedFormat::f8) {
-          const float2 scale = scales[slot.at * most_piece_runs];
-          c[0] = c[0] * half_row_inverse * scale.x;
-          c[2] = c[2] * half_row_inverse * scale.y;
-        } else if constexpr (main == PackedFormat::q4) {
-          c[0] *= 1 / LaneTile<main>::small;
-          c[2] *= 1 / LaneTile<main>::small;
-        }
-        if (lane % 4 == 0) {
-          to[0] = c[0];
-          to[8] = c[2];
-        }
-        to += most_piece_runs * strip_rows;
-        if (!rehearsal) release(i, slot);
-        slot.advance(job.slots);
+    for (int at = 0; i < alike; ++i) {
+      if (!stays) {
+        b.load(row + at);
+        at += most_piece_runs * run_tiles * 128;
+        if (at == row_bytes) at = 0;
       }
-    }
-#pragma unroll 1
-    for (i = listed; i < count; ++i) {
-      const Piece& piece = pieces[i];
-      // The warp's run. warps: a power of two, no fewer than a piece's runs.
-      const int first = piece.first, run = first + ((warp - first) & (warps - 1));
-      if (!rehearsal) sm90::wait(full + slot.at, slot.parity);
-      if (run < piece.end) {
-        const std::byte* data = shared_at<std::byte>(slot.at * job.slot_bytes);
-        const std::byte* row = x + run * run_tiles * 128 + lane % 4 * 32;
-        const int tiles = job.column_tiles - run * run_tiles;
-        float c[4] = {};
-        if (main != PackedFormat::bf16 && !piece.is_bf16)
-          add_run<main>(c, data + (run - first) * run_bytes(main), row, tiles, lane);
-        else
-          add_run<PackedFormat::bf16>(c, data + (run - first) * run_bytes(PackedFormat::bf16), row,
-                                      tiles, lane);
-        if (main == PackedFormat::f8 && !piece.is_bf16) {
-          const float2 scale =
-              shared_at<float2>(job.scales)[slot.at * most_piece_runs + run - first];
-          c[0] *= scale.x;
-          c[2] *= scale.y;
-        }
-        if (lane % 4 == 0) {
-          float* to = sums + (piece.order * job.runs + run) * strip_rows + lane / 4;
-          to[0] = c[0];
-          to[8] = c[2];
-        }
+      sm90::wait(full + slot.at, slot.parity);
+      float c[4] = {};
+      add_whole_run<main>(c, own + slot.at * job.slot_bytes, b, lane);
+      if constexpr (main == PackedFormat::f8) {
+        const float2 scale = scales[slot.at * most_piece_runs];
+        c[0] = c[0] * half_row_inverse * scale.x;
+        c[2] = c[2] * half_row_inverse * scale.y;
+      } else if constexpr (main == PackedFormat::q4) {
+        c[0] *= 1 / LaneTile<main>::small;
+        c[2] *= 1 / LaneTile<main>::small;
       }
-      if (!rehearsal) release(i, slot);
+      if (lane % 4 == 0) {
+        to[0] = c[0];
+        to[8] = c[2];
+      }
+      to += most_piece_runs * strip_rows;
+      release(i, slot);
       slot.advance(job.slots);
     }
-    __syncthreads();
-    float total = 0;
-    const float* from = sums + mine * job.runs * strip_rows + thread % strip_rows;
-    if (stores && !(rehearsal && warp > 0)) {
-      // All loads of some parts first: one latency for all.
+  }
 #pragma unroll 1
-      for (int first = 0; first < job.runs; first += summed_runs) {
-        float value[summed_runs];
-#pragma unroll
-        for (int j = 0; j < summed_runs; ++j)
-          value[j] = first + j < job.runs ? from[(first + j) * strip_rows] : 0.0f;
-#pragma unroll
-        for (int part = 0; part < summed_runs; part += part_runs) {
-          float sum = 0;
-#pragma unroll
-          for (int j = 0; j < part_runs; ++j) sum += value[part + j];
-          if (first + part < job.runs) total += sum;
-        }
+  for (; i < all; ++i) {
+    const Piece& piece = pieces[i];
+    // The warp's run. warps: a power of two, no fewer than a piece's runs.
+    const int first = piece.first, run = first + ((warp - first) & (warps - 1));
+    sm90::wait(full + slot.at, slot.parity);
+    if (run < piece.end) {
+      const std::byte* data = shared_at<std::byte>(slot.at * job.slot_bytes);
+      const std::byte* row = x + run * run_tiles * 128 + lane % 4 * 32;
+      const int tiles = job.column_tiles - run * run_tiles;
+      float c[4] = {};
+      if (main != PackedFormat::bf16 && !piece.is_bf16)
+        add_run<main>(c, data + (run - first) * run_bytes(main), row, tiles, lane);
+      else
+        add_run<PackedFormat::bf16>(c, data + (run - first) * run_bytes(PackedFormat::bf16), row,
+                                    tiles, lane);
+      if (main == PackedFormat::f8 && !piece.is_bf16) {
+        const float2 scale = shared_at<float2>(job.scales)[slot.at * most_piece_runs + run - first];
+        c[0] *= scale.x;
+        c[2] *= scale.y;
+      }
+      if (lane % 4 == 0) {
+        float* to = sums + (piece.order * job.runs + run) * strip_rows + lane / 4;
+        to[0] = c[0];
+        to[8] = c[2];
       }
     }
-    if (inside && !rehearsal) {
-      if (out.store == StreamStore::bf16)
-        static_cast<Bf16*>(out.y)[output] = __bfloat16_as_ushort(__float2bfloat16_rn(total));
-      else
-        static_cast<float*>(out.y)[output] = out.store == StreamStore::f32 ? total : before + total;
+    release(i, slot);
+    slot.advance(job.slots);
+  }
+  __syncthreads();
+  if (!stores) return;
+  float total = 0;
+  const float* from = sums + mine * job.runs * strip_rows + thread % strip_rows;
+  // All loads of some parts first: one latency for all.
+#pragma unroll 1
+  for (int first = 0; first < job.runs; first += summed_runs) {
+    float value[summed_runs];
+#pragma unroll
+    for (int j = 0; j < summed_runs; ++j)
+      value[j] = first + j < job.runs ? from[(first + j) * strip_rows] : 0.0f;
+#pragma unroll
+    for (int part = 0; part < summed_runs; part += part_runs) {
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < part_runs; ++j) sum += value[part + j];
+      if (first + part < job.runs) total += sum;
     }
   }
+  if (!inside) return;
+  if (out.store == StreamStore::bf16)
+    static_cast<Bf16*>(out.y)[output] = __bfloat16_as_ushort(__float2bfloat16_rn(total));
+  else
+    static_cast<float*>(out.y)[output] = out.store == StreamStore::f32 ? total : before + total;
 }
 
 // --- The launch --------------------------------------------------------------------------------
@@ -344,9 +327,6 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
     if (job.bytes <= shared_budget) break;
   }
   if (job.slots < std::min(2, pieces)) return false;
-  // Where every multiprocessor has a block, all copies at once would delay those that the kernel
-  // ahead still waits for.
-  job.early_copies = job.strips < blocks ? job.slots : 1;
   switch (main) {
     case PackedFormat::bf16:
       launch<PackedFormat::bf16>(stream, job);

@@ -6,7 +6,6 @@
 #include "ops/launch_cuda.cuh"
 #include "ops/matmul/stream_rows.cuh"
 #include "ops/matmul/stream_tile.cuh"
-#include "ops/rehearsal_cuda.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -57,42 +56,36 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   const int output = own * static_cast<int>(tile_rows) + thread;
   const bool stores = thread < tile_rows && output < weight.rows;
   __syncthreads();
-#pragma unroll 1
-  for (int round = 0; round < 2; ++round) {
-    const bool rehearsal = round == 0;
-    if (!rehearsal) {
-      let_next_kernel_start();
-      wait_for_earlier_kernels();
-    }
-    quick.stage(job.input, staged, job.input.normed && strip == 0 && !rehearsal);
-    __syncthreads();
-    if (!rehearsal) sm90::wait(&memory.full, 0);
-    const std::byte* const data = memory.weights[warp];
-    const std::byte* const row = memory.x + warp * run_tiles * 128 + lane % 4 * 32;
-    float c[4] = {};
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  quick.stage(job.input, staged, job.input.normed && strip == 0);
+  __syncthreads();
+  sm90::wait(&memory.full, 0);
+  const std::byte* const data = memory.weights[warp];
+  const std::byte* const row = memory.x + warp * run_tiles * 128 + lane % 4 * 32;
+  float c[4] = {};
 #pragma unroll
-    for (int tile = 0; tile < run_tiles; ++tile)
-      add_tile<PackedFormat::bf16>(c, data + tile * tile_bytes(PackedFormat::bf16),
-                                   row + tile * 128, lane);
-    if (lane % 4 == 0) {
-      memory.sums[warp][lane / 4] = c[0];
-      memory.sums[warp][lane / 4 + 8] = c[2];
-    }
-    __syncthreads();
-    if (thread >= tile_rows) continue;
-    float value[strip_warps];
-#pragma unroll
-    for (int run = 0; run < strip_warps; ++run) value[run] = memory.sums[run][thread];
-    float total = 0;
-#pragma unroll
-    for (int first = 0; first < strip_warps; first += part_runs) {
-      float sum = 0;
-#pragma unroll
-      for (int i = 0; i < part_runs; ++i) sum += value[first + i];
-      total += sum;
-    }
-    if (stores && !rehearsal) static_cast<float*>(weight.y)[output] = total;
+  for (int tile = 0; tile < run_tiles; ++tile)
+    add_tile<PackedFormat::bf16>(c, data + tile * tile_bytes(PackedFormat::bf16), row + tile * 128,
+                                 lane);
+  if (lane % 4 == 0) {
+    memory.sums[warp][lane / 4] = c[0];
+    memory.sums[warp][lane / 4 + 8] = c[2];
   }
+  __syncthreads();
+  if (!stores) return;
+  float value[strip_warps];
+#pragma unroll
+  for (int run = 0; run < strip_warps; ++run) value[run] = memory.sums[run][thread];
+  float total = 0;
+#pragma unroll
+  for (int first = 0; first < strip_warps; first += part_runs) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < part_runs; ++i) sum += value[first + i];
+    total += sum;
+  }
+  static_cast<float*>(weight.y)[output] = total;
 }
 
 }  // namespace

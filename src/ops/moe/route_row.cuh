@@ -93,8 +93,7 @@ __device__ inline bool choose_at_once(const float (&mine)[logits_per_lane], int3
 }
 
 // As choose_at_once(), for any row: one pass over the logits for each slot, past the first-level
-// cache, where a rehearsal may have left others. Not inlined: it is hardly ever used, and
-// instructions, too, have to be fetched.
+// cache. Not inlined: it is hardly ever used, and instructions, too, have to be fetched.
 __device__ __noinline__ inline void choose_one_by_one(const float* logits, int32_t experts,
                                                       int32_t top_k, int32_t* ids, float* weights,
                                                       float& largest) {
@@ -186,54 +185,23 @@ __device__ inline void route_row(const RouteRule& rule, const float* logits,
   finish_row(rule, logits, gate, largest, ids, weights);
 }
 
-// Who makes the choice of one row together. All threads of a block, a logit each, so that a row
-// alone does not wait for one warp's instructions; its first warp ends it.
-struct ChoosingBlock {
-  static constexpr int threads = logits_per_lane * warp_lanes;
-  static constexpr int ending_warps = 1;
-  // Then few warps take part, nobody waits for the others, and what comes out means nothing.
-  bool rehearsal;
-
-  __device__ void meet() const {
-    if (!rehearsal) __syncthreads();
-  }
-};
-// A block's first four warps, while the others do something else; each ends it for itself.
-struct ChoosingWarps {
-  static constexpr int threads = 4 * warp_lanes;
-  static constexpr int ending_warps = 4;
-  static constexpr bool rehearsal = false;
-
-  __device__ void meet() const { asm volatile("barrier.sync 1, %0;" ::"n"(threads) : "memory"); }
-};
-constexpr int choosing_threads = ChoosingBlock::threads;
-
-// The first warp's lanes (or those of all that end it, behind another meet()), for which it returns
-// the largest logit, see ids and exp(logit - largest) of the top k after __syncwarp().
-template <typename Group>
-__device__ inline float choose_together(const Group& group, const RouteRule& rule,
-                                        const float* logits, RouteScratch& scratch, int32_t* ids,
-                                        float* weights) {
-  constexpr int each = choosing_threads / Group::threads;
-  constexpr int neighbours = Group::threads / warp_lanes;
+// All threads of a block, a logit each, choose for one row, so that nobody waits for one warp's
+// instructions. The first warp's lanes, for which it returns the largest logit, see ids and
+// exp(logit - largest) of the top k after __syncwarp().
+constexpr int choosing_threads = logits_per_lane * warp_lanes;
+__device__ inline float choose_together(const RouteRule& rule, const float* logits,
+                                        RouteScratch& scratch, int32_t* ids, float* weights) {
+  constexpr int neighbours = choosing_threads / warp_lanes;
   constexpr uint32_t low_bits = warp_lanes - 1;  // make the groups' keys distinct
   __shared__ __align__(16) uint32_t group_key[warp_lanes];
   __shared__ int32_t count;
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int lane = thread % warp_lanes;
   if (rule.top_k > 0 && rule.experts <= choosing_threads && rule.top_k <= warp_lanes) {
-    float logit[each];
-    uint32_t key[each], best = 0;
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-      const int32_t expert = thread + i * Group::threads;
-      logit[i] = expert < rule.experts ? __ldcg(logits + expert) : 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-      key[i] = thread + i * Group::threads < rule.experts ? order_key(logit[i]) : 0;
-      best = max(best, key[i]);
-    }
+    const bool has_logit = thread < rule.experts;
+    const float logit = has_logit ? __ldcg(logits + thread) : 0.0f;
+    const uint32_t key = has_logit ? order_key(logit) : 0;
+    uint32_t best = key;
     // The largest of each group of threads: 32 of them, of which the k-th is the bound.
 #pragma unroll
     for (int distance = neighbours / 2; distance > 0; distance /= 2)
@@ -242,10 +210,10 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
       group_key[thread / neighbours] = (best & ~low_bits) | (thread / neighbours);
     if (thread == 0) count = 0;
     if (thread < candidate_limit) scratch.key[thread] = 0;
-    group.meet();
+    __syncthreads();
     const uint32_t mine = group_key[lane];
     int rank = 0;
-#pragma unroll
+#pragma unroll 2
     for (int i = 0; i < warp_lanes; i += 4) {
       const uint4 four = *reinterpret_cast<const uint4*>(&group_key[i]);
       rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
@@ -253,40 +221,37 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
     const unsigned at = __ballot_sync(whole_warp, rank == rule.top_k - 1);
     const uint32_t bound =
         __shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits;
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-      if (key[i] == 0 || key[i] < bound) continue;
+    if (key != 0 && key >= bound) {
       const int32_t place = atomicAdd(&count, 1);
-      if (static_cast<uint32_t>(place) >= candidate_limit) continue;
-      scratch.key[place] = key[i];
-      scratch.logit[place] = logit[i];
-      scratch.id[place] = thread + i * Group::threads;
+      if (static_cast<uint32_t>(place) < candidate_limit) {
+        scratch.key[place] = key;
+        scratch.logit[place] = logit;
+        scratch.id[place] = thread;
+      }
     }
-    group.meet();
+    __syncthreads();
   } else {
     if (thread == 0) count = candidate_limit + 1;
-    group.meet();
+    __syncthreads();
   }
   float largest = 0;
-  if (thread >= Group::ending_warps * warp_lanes) return largest;
-  __syncwarp();
+  if (thread >= warp_lanes) return largest;
   if (count > candidate_limit) {
-    if (rule.top_k > 0 && !group.rehearsal)
-      choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
+    if (rule.top_k > 0) choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
   } else {
     const bool is_candidate = lane < count;
     const uint32_t mine = scratch.key[lane];
     const int32_t id = is_candidate ? scratch.id[lane] : INT32_MAX;
     const float logit = is_candidate ? scratch.logit[lane] : 0.0f;
-    int rank = 0, equal = 0;
-#pragma unroll
+    int rank = 0;
+#pragma unroll 2
     for (int i = 0; i < candidate_limit; i += 4) {
       const uint4 four = *reinterpret_cast<const uint4*>(&scratch.key[i]);
       rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
-      equal += (four.x == mine) + (four.y == mine) + (four.z == mine) + (four.w == mine);
     }
     // Candidates lie in no order: among equals the ids decide.
-    if (__any_sync(whole_warp, is_candidate && equal > 1)) {
+    const bool has_equal = __popc(__match_any_sync(whole_warp, mine)) > 1;
+    if (__any_sync(whole_warp, is_candidate && has_equal)) {
 #pragma unroll 1
       for (int i = 0; i < min(count, candidate_limit); ++i)
         rank += scratch.key[i] == mine && scratch.id[i] < id;

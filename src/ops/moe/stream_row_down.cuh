@@ -1,7 +1,6 @@
 // x += sum over slots of weight_s * down_e act_s for one row, in the manner of
 // stream_row_gate_up.cuh. A block owns a strip of 16 outputs: a piece is that strip of one expert,
-// and as many as fit are on their way before act is there, most of them behind the rehearsal, as
-// gate and up's copies are wanted first. Warps take half chunks, all experts'
+// and as many as fit are on their way before act is there. Warps take half chunks, all experts'
 // behind each other. Sums have the order of stream_down.cuh.
 #pragma once
 
@@ -9,7 +8,13 @@
 
 namespace qnext::ops::cuda {
 
-constexpr int32_t early_pieces = 4;  // on their way before the rehearsal
+// Gate and up's copies are wanted first: so many of a block's pieces are asked for at once, the
+// others so much later (f8, 24 layers of the 80B: none, 2,000, 4,000, 6,000 and 8,000 cycles:
+// 1,085, 1,093, 1,101, 1,086 and 1,065 tokens/s). At 4.5 bits memory is not what they wait for:
+// none and 4,000 cycles 1,372 and 1,310.
+constexpr int32_t early_pieces = 4;
+template <PackedFormat format>
+constexpr int cycles_behind_early = format == PackedFormat::q4 ? 0 : 4000;
 
 // Two blocks on an SM of 228 KB, a KB each being the system's and some more static.
 constexpr size_t row_down_budget = (228 << 10) / 2 - 2048;
@@ -83,116 +88,93 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
                            shape.scales + expert * shape.expert_scales + strip * shape.strip_scales,
                            scale_bytes, memory.full + slot);
   };
-  const int32_t early = min(memory.depth, early_pieces);
-  // Meanwhile the other warps rehearse, each what does not need the choice.
-  if (warp < rehearsing_warps) {
-    if (lane == 0) {
-#pragma unroll 1
-      for (int slot = warp; slot < memory.depth; slot += rehearsing_warps) {
-        sm90::set_up(memory.full + slot, 1);
-        sm90::set_up(memory.empty + slot, static_cast<uint32_t>(halves));
-      }
-      sm90::publish_barriers();
-    }
-    const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
-    const ChoosingWarps group;
-    const float largest =
-        choose_together(group, rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
-    __syncwarp();
-    if (lane == 0) {
-#pragma unroll 1
-      for (int32_t piece = warp; piece < early; piece += rehearsing_warps) issue(piece, piece);
-    }
-    group.meet();
-    if (warp == 0) finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
+  if (thread < memory.depth) {
+    sm90::set_up(memory.full + thread, 1);
+    sm90::set_up(memory.empty + thread, static_cast<uint32_t>(halves));
+    sm90::publish_barriers();
   }
+  // The router's logits are there: gate and up let this kernel start behind their wait for them.
+  const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
+  const float largest =
+      choose_together(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+  __syncthreads();
+  if (lane == 0 && warp < memory.depth) {
+    if (warp >= early_pieces) let_pass(cycles_behind_early<format>);
+#pragma unroll 1
+    for (int32_t piece = warp; piece < memory.depth; piece += row_expert_warps) issue(piece, piece);
+  }
+  __syncwarp();
+  if (warp == 0) finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
   const bool adds = thread < tile_rows && strip * tile_rows + thread < task.hidden;
   const int column = lane % static_cast<int>(tile_rows);
   float* const x = task.x + strip * tile_rows + column;
 
-#pragma unroll 1
-  for (int round = 0; round < 2; ++round) {
-    const bool rehearsal = round == 0;
-    if (!rehearsal) {
-      if (lane == 0) {
-#pragma unroll 1
-        for (int32_t piece = early + warp; piece < memory.depth; piece += row_expert_warps)
-          issue(piece, piece);
-      }
-      wait_for_earlier_kernels();
-    }
-    const auto takes_part = [&](RowPart part) { return !rehearsal || rehearsed_part() == part; };
-    const float residual = adds ? __ldcg(x) : 0.0f;
-    const auto sixteens = static_cast<int32_t>(task.slots * task.act_stride / 8);
+  wait_for_earlier_kernels();
+  const float residual = adds ? __ldcg(x) : 0.0f;
+  const auto sixteens = static_cast<int32_t>(task.slots * task.act_stride / 8);
 #pragma unroll 2
-    for (int32_t at = thread; takes_part(RowPart::row) && at < sixteens; at += row_expert_threads)
-      reinterpret_cast<uint4*>(memory.act)[at] =
-          __ldcg(reinterpret_cast<const uint4*>(task.act) + at);
-    if (!rehearsal) __syncthreads();
-    const int32_t end = rehearsal ? 1 : task.slots * halves;
-    int32_t piece = 0, slot = 0, half = rehearsal ? 0 : warp;
-    uint32_t parity = 0;
+  for (int32_t at = thread; at < sixteens; at += row_expert_threads)
+    reinterpret_cast<uint4*>(memory.act)[at] =
+        __ldcg(reinterpret_cast<const uint4*>(task.act) + at);
+  __syncthreads();
+  int32_t piece = 0, slot = 0, half = warp;
+  uint32_t parity = 0;
 #pragma unroll 1
-    for (int32_t at = half; takes_part(RowPart::products) && at < end;
-         at += row_expert_warps, half += row_expert_warps) {
+  for (int32_t at = half; at < task.slots * halves;
+       at += row_expert_warps, half += row_expert_warps) {
 #pragma unroll 1
-      while (half >= halves) {
-        half -= halves;
-        ++piece;
-        if (++slot == memory.depth) {
-          slot = 0;
-          parity ^= 1;
-        }
+    while (half >= halves) {
+      half -= halves;
+      ++piece;
+      if (++slot == memory.depth) {
+        slot = 0;
+        parity ^= 1;
       }
-      const int32_t of = piece < shared ? task.slots - 1 : piece - shared;
-      Pair b[half_tiles][8];
-      const std::byte* row = memory.act + of * task.act_stride * static_cast<int32_t>(sizeof(Bf16));
+    }
+    const int32_t of = piece < shared ? task.slots - 1 : piece - shared;
+    Pair b[half_tiles][8];
+    const std::byte* row = memory.act + of * task.act_stride * static_cast<int32_t>(sizeof(Bf16));
 #pragma unroll
-      for (int i = 0; i < half_tiles; ++i)
-        load_fragments(row, min(half * half_tiles + i, tiles - 1), b[i]);
-      if (!rehearsal) sm90::wait(memory.full + slot, parity);
-      const float2 sum = half_sum<format>(
-          memory.data + (slot * halves + half) * Memory::half_bytes, b, tiles - half * half_tiles,
-          Memory::scaled ? memory.scale[slot * halves + half] : float2{});
-      if (lane % 4 == 0) {
-        float* to = memory.partial + (of * halves + half) * tile_rows + lane / 4;
-        to[0] = sum.x;
-        to[8] = sum.y;
-      }
-      if (!rehearsal && piece + memory.depth < task.slots) {
-        __syncwarp();
-        if (lane == 0) {
-          sm90::arrive(memory.empty + slot);
-          if (half == halves - 1) {
-            sm90::wait(memory.empty + slot, parity);
-            issue(piece + memory.depth, slot);
-          }
+    for (int i = 0; i < half_tiles; ++i)
+      load_fragments(row, min(half * half_tiles + i, tiles - 1), b[i]);
+    sm90::wait(memory.full + slot, parity);
+    const float2 sum = half_sum<format>(
+        memory.data + (slot * halves + half) * Memory::half_bytes, b, tiles - half * half_tiles,
+        Memory::scaled ? memory.scale[slot * halves + half] : float2{});
+    if (lane % 4 == 0) {
+      float* to = memory.partial + (of * halves + half) * tile_rows + lane / 4;
+      to[0] = sum.x;
+      to[8] = sum.y;
+    }
+    if (piece + memory.depth < task.slots) {
+      __syncwarp();
+      if (lane == 0) {
+        sm90::arrive(memory.empty + slot);
+        if (half == halves - 1) {
+          sm90::wait(memory.empty + slot, parity);
+          issue(piece + memory.depth, slot);
         }
       }
     }
-    if (!rehearsal) __syncthreads();
-    // Each slot's chunks, then the slots.
-    const bool sums = takes_part(RowPart::sums);
-#pragma unroll 1
-    for (int32_t at = rehearsal ? column : thread;
-         sums && at < (rehearsal ? 1 : task.slots) * tile_rows; at += row_expert_threads) {
-      const float* from = memory.partial + at / tile_rows * halves * tile_rows + at % tile_rows;
-      float sum = 0;
-#pragma unroll 2
-      for (int32_t i = 0; i < halves; i += 2)
-        sum += from[i * tile_rows] + (i + 1 < halves ? from[(i + 1) * tile_rows] : 0.0f);
-      memory.sums[at] = sum;
-    }
-    if (!rehearsal) __syncthreads();
-    if (rehearsal ? sums : adds) {
-      float total = 0;
-#pragma unroll 4
-      for (int32_t i = 0; i < task.slots; ++i)
-        total = fmaf(memory.weights[i], memory.sums[i * tile_rows + column], total);
-      if (!rehearsal) *x = residual + total;
-    }
-    if (rehearsal) __syncthreads();
   }
+  __syncthreads();
+  // Each slot's chunks, then the slots.
+#pragma unroll 1
+  for (int32_t at = thread; at < task.slots * tile_rows; at += row_expert_threads) {
+    const float* from = memory.partial + at / tile_rows * halves * tile_rows + at % tile_rows;
+    float sum = 0;
+#pragma unroll 2
+    for (int32_t i = 0; i < halves; i += 2)
+      sum += from[i * tile_rows] + (i + 1 < halves ? from[(i + 1) * tile_rows] : 0.0f);
+    memory.sums[at] = sum;
+  }
+  __syncthreads();
+  if (!adds) return;
+  float total = 0;
+#pragma unroll 4
+  for (int32_t i = 0; i < task.slots; ++i)
+    total = fmaf(memory.weights[i], memory.sums[i * tile_rows + column], total);
+  *x = residual + total;
 }
 
 }  // namespace qnext::ops::cuda

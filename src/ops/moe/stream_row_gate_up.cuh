@@ -5,7 +5,7 @@
 //   warps take two tiles each of a piece, half a chunk of expert_chunks.cuh, and one barrier at the
 //   very end separates the products from their sums;
 //   copies are queued as soon as the ids are known, before weights of slots are made of logits;
-//   there is a rehearsal (rehearsal_cuda.cuh).
+//   there is little code (see stream_row_sm90.cu).
 //
 // Sums have the order of stream_gate_up.cuh.
 #pragma once
@@ -13,7 +13,6 @@
 #include "ops/launch_cuda.cuh"
 #include "ops/matmul/half_row.cuh"
 #include "ops/moe/stream_experts_task.cuh"
-#include "ops/rehearsal_cuda.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -32,7 +31,6 @@ struct RowGateUpMemory {
   struct alignas(128) Slot {
     std::byte data[halves * half_bytes];
     float2 scale[halves];  // f8: of each half's upper and lower rows
-    alignas(16) std::byte unread[16];
   };
   Slot* slots;     // [depth]
   std::byte* x;    // bf16 or f16 [column_tiles][64], in the order of B fragments
@@ -40,7 +38,7 @@ struct RowGateUpMemory {
   RouteScratch* scratch;
   int32_t* ids;    // [slots]
   float* weights;  // [slots]
-  sm90::Barrier *full, *empty, *unread_full;
+  sm90::Barrier *full, *empty;
 
   __host__ __device__ RowGateUpMemory(Carver& carver, const ExpertsTask& task) {
     slots = carver.take<Slot>(depth);
@@ -51,7 +49,6 @@ struct RowGateUpMemory {
     weights = carver.take<float>(task.slots);
     full = carver.take<sm90::Barrier>(depth);
     empty = carver.take<sm90::Barrier>(depth);
-    unread_full = carver.take<sm90::Barrier>(depth);
   }
   static __host__ __device__ int32_t halves_of(const ExpertsTask& task) {
     return (task.gate_up.column_tiles + half_tiles - 1) / half_tiles;
@@ -65,24 +62,19 @@ struct PieceSource {
   uint32_t bytes, scale_bytes;
   int32_t group;
 
-  // By one thread. real: else a copy of 16 bytes that nobody reads.
+  // By one thread.
   template <typename Memory>
-  __device__ void issue(const ExpertsTask& task, const Memory& memory, int slot, bool real) const {
+  __device__ void issue(const ExpertsTask& task, const Memory& memory, int slot) const {
     const ExpertMatrices& matrices = task.gate_up;
     const auto shared = int32_t{task.routing.shared};
-    const int32_t expert = group < shared ? task.experts - 1
-                           : real         ? memory.ids[group - shared]
-                                          : 0;
+    const int32_t expert = group < shared ? task.experts - 1 : memory.ids[group - shared];
     auto* const to = memory.slots + slot;
-    sm90::Barrier* const barrier = (real ? memory.full : memory.unread_full) + slot;
-    constexpr uint32_t least = 16;
-    const uint32_t copied = real ? bytes : least, copied_scales = real ? scale_bytes : least;
-    sm90::arrive_expecting(barrier, copied + (Memory::scaled ? copied_scales : 0));
-    sm90::bulk_copy_once(real ? to->data : to->unread, data + expert * matrices.expert_bytes,
-                         copied, barrier);
+    sm90::Barrier* const barrier = memory.full + slot;
+    sm90::arrive_expecting(barrier, bytes + (Memory::scaled ? scale_bytes : 0));
+    sm90::bulk_copy_once(to->data, data + expert * matrices.expert_bytes, bytes, barrier);
     if constexpr (Memory::scaled)
-      sm90::bulk_copy_once(real ? reinterpret_cast<std::byte*>(to->scale) : to->unread,
-                           scales + expert * matrices.expert_scales, copied_scales, barrier);
+      sm90::bulk_copy_once(to->scale, scales + expert * matrices.expert_scales, scale_bytes,
+                           barrier);
   }
 };
 
@@ -197,13 +189,6 @@ __device__ inline float unit_sum(const float* halves, int32_t count) {
   return sum;
 }
 
-// What a block does behind its wait, one part behind the other. In its rehearsal rehearsing_warps
-// go through each, all parts at the same time and without barriers.
-enum class RowPart { choice, row, products, sums };
-__device__ inline RowPart rehearsed_part() {
-  return static_cast<RowPart>(threadIdx.x / (rehearsing_warps * warp_lanes));
-}
-
 template <PackedFormat format>
 __global__ void __launch_bounds__(row_expert_threads, 2)
     row_gate_up_kernel(const __grid_constant__ ExpertsTask task) {
@@ -217,18 +202,16 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
                        routing.renormalize, routing.shared};
   const int32_t strips = task.gate_up.strips, tiles = task.gate_up.column_tiles;
-  // A warp a copy: to queue one takes a thread half a microsecond. Not the warps that rehearse the
-  // choice, which is longer than other parts. The shared expert's copies, of which nothing has to
-  // be known, come first.
-  const int own_slot = warp - rehearsing_warps;
+  // A warp a copy: to queue one takes a thread half a microsecond. The shared expert's, of which
+  // nothing has to be known, come first.
   PieceSource source{};
   bool queues = false, known = false;
   int behind = 0;  // copies queued at the same time
-  if (own_slot >= 0 && own_slot < Memory::depth) {
+  if (warp < Memory::depth) {
     const int32_t shared_units = strips * int32_t{routing.shared};
     GateUpPiece<format> own(task);
 #pragma unroll 1
-    for (int i = 0; i < own_slot; ++i) {
+    for (int i = 0; i < warp; ++i) {
       behind += own.unit() >= shared_units ? 1 : 0;
       own.next();
     }
@@ -236,9 +219,8 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
     source = own.source();
     known = own.unit() < shared_units;
     if (lane == 0) {
-      sm90::set_up(memory.full + own_slot, 1);
-      sm90::set_up(memory.empty + own_slot, row_expert_warps);
-      sm90::set_up(memory.unread_full + own_slot, 1);
+      sm90::set_up(memory.full + warp, 1);
+      sm90::set_up(memory.empty + warp, row_expert_warps);
       sm90::publish_barriers();
     }
   }
@@ -246,138 +228,122 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
 #pragma unroll 1
   for (int i = 0; i < Memory::depth; ++i) feed.next();
   const int32_t end = strips * task.slots;
-#pragma unroll 1
-  for (int round = 0; round < 2; ++round) {
-    const bool rehearsal = round == 0;
-    const auto takes_part = [&](RowPart part) { return !rehearsal || rehearsed_part() == part; };
-    if (!rehearsal) {
-      wait_for_earlier_kernels();
-      let_next_kernel_start();
-    }
-    uint4 row{};
-    if (thread < tiles * 8 && takes_part(RowPart::row))
-      row = __ldcg(reinterpret_cast<const uint4*>(task.normed) + thread);
-    float gate = 0, largest = 0;
-    if (takes_part(RowPart::choice)) {
-      if (warp == 0) gate = shared_logit(rule, routing.shared_gate);
-      largest = choose_together(ChoosingBlock{rehearsal}, rule, routing.logits, *memory.scratch,
-                                memory.ids, memory.weights);
-    }
-    const Pair pairs[4] = {row.x, row.y, row.z, row.w};
-    const auto put_row = [&](const auto& kept) {
-      if (thread >= tiles * 8 || !takes_part(RowPart::row)) return;
-      auto* to = reinterpret_cast<Pair*>(memory.x + thread / 8 * 128 + thread % 8 * 4);
+  if (queues && known) source.issue(task, memory, warp);
+  wait_for_earlier_kernels();
+  let_next_kernel_start();
+  uint4 row{};
+  if (thread < tiles * 8) row = __ldcg(reinterpret_cast<const uint4*>(task.normed) + thread);
+  const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
+  const float largest =
+      choose_together(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+  const Pair pairs[4] = {row.x, row.y, row.z, row.w};
+  const auto put_row = [&](const auto& kept) {
+    if (thread >= tiles * 8) return;
+    auto* to = reinterpret_cast<Pair*>(memory.x + thread / 8 * 128 + thread % 8 * 4);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) to[8 * i] = kept(pairs[i]);
-    };
-    bool halved = rehearsal;
-    if constexpr (format == PackedFormat::f8) {
-      HalfCheck check;
-      put_row([&](Pair pair) {
-        check.add(pair);
-        return scaled_halves(pair);
-      });
-      if (!rehearsal) halved = __syncthreads_or(check.failed()) == 0 && tiles % half_tiles == 0;
-    } else {
-      put_row([](Pair pair) { return pair; });
-      if (!rehearsal) __syncthreads();
-    }
-    if (queues && (rehearsal || !known)) {
-      if (!rehearsal) let_pass(behind * cycles_between_copies);
-      source.issue(task, memory, own_slot, known == rehearsal);
-    }
-    if (warp == 0 && blockIdx.x == 0 && !rehearsal) {
-      __syncwarp();
-      finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
-      __syncwarp();
-      if (lane < task.slots) {
-        routing.ids[lane] = memory.ids[lane];
-        routing.weights[lane] = memory.weights[lane];
-        if (routing.chosen) routing.chosen[memory.ids[lane]] = 1;
-      }
-    }
-    if (format == PackedFormat::f8 && !halved) {
-      put_row([](Pair pair) { return pair; });
-      __syncthreads();
-    }
-    const int32_t halves = Memory::halves_of(task);
-    GateUpPiece<format> piece(task);
-    sm90::Place slot;
-    const bool stays = halves == Memory::halves;  // the warp's part of the row
-    Pair b[half_tiles][8];
-    const auto load_row = [&](int32_t half) {
-#pragma unroll
-      for (int i = 0; i < half_tiles; ++i)
-        load_fragments(memory.x, min(half * half_tiles + i, tiles - 1), b[i]);
-    };
-    const bool multiplies = takes_part(RowPart::products);
-    if (multiplies) load_row(rehearsal ? 0 : min(warp, halves - 1));
-#pragma unroll 1
-    for (int turn = 0; multiplies && (rehearsal ? turn == 0 : piece.unit() < end);
-         ++turn, piece.next()) {
-      if (!rehearsal) sm90::wait(memory.full + slot.at, slot.parity);
-      const typename Memory::Slot& from = memory.slots[slot.at];
-      const int32_t half = rehearsal ? 0 : (warp - piece.first) & (row_expert_warps - 1);
-      if (half < piece.count()) {
-        if (!stays) load_row(piece.first + half);
-        const std::byte* const data = from.data + half * Memory::half_bytes;
-        const int32_t left = tiles - (piece.first + half) * half_tiles;
-        const float2 scale = Memory::scaled ? from.scale[half] : float2{};
-        float2 sum;
-        if constexpr (format == PackedFormat::f8)
-          sum = halved ? half_sum<format, true>(data, b, left, scale)
-                       : half_sum<format>(data, b, left, scale);
-        else
-          sum = half_sum<format>(data, b, left, scale);
-        float* to =
-            memory.partial + (piece.order * halves + piece.first + half) * tile_rows + lane / 4;
-        if (lane % 4 == 0) {
-          to[0] = sum.x;
-          to[8] = sum.y;
-        }
-      }
-      if (!rehearsal && feed.unit() < end) {
-        __syncwarp();
-        if (lane == 0) {
-          sm90::arrive(memory.empty + slot.at);
-          if (warp == (turn & (row_expert_warps - 1))) {
-            sm90::wait(memory.empty + slot.at, slot.parity);
-            feed.source().issue(task, memory, slot.at, true);
-          }
-        }
-        feed.next();
-      }
-      slot.advance(Memory::depth);
-    }
-    // A thread a sum; those of gate take up's from their neighbours, and have a value of act.
-    if (!rehearsal) __syncthreads();
-#pragma unroll 1
-    for (int32_t at = rehearsal ? lane : thread;
-         takes_part(RowPart::sums) &&
-         at / warp_lanes * warp_lanes < (rehearsal ? 1 : task.row_units * tile_rows);
-         at += row_expert_threads) {
-      const auto order = static_cast<int32_t>(at / tile_rows);
-      const auto unit = static_cast<int32_t>(blockIdx.x + order * gridDim.x);
-      const bool valid = order < task.row_units && unit < strips * task.slots;
-      const auto column = static_cast<int32_t>(at % tile_rows);
-      const float sum =
-          valid ? unit_sum(memory.partial + order * halves * tile_rows + column, halves) : 0.0f;
-      const float up = __shfl_down_sync(whole_warp, sum, 8);
-      const float value = silu(sum) * up;
-      if (!valid || column >= 8 || rehearsal) continue;
-      const Unit own = unit_at(unit, task.gate_up);
-      const int32_t pair = !routing.shared  ? own.group
-                           : own.group == 0 ? task.slots - 1
-                                            : own.group - 1;
-      Bf16* act = task.act + pair * task.act_stride;
-      act[act_place(own.strip, column)] = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-      // Columns that pad the last tile are zeros, not what lay there.
-      const int32_t padded = own.strip == strips - 1 ? (strips + 7) / 8 * 8 : 0;
-#pragma unroll 1
-      for (int32_t strip = own.strip + 1; strip < padded; ++strip)
-        act[act_place(strip, column)] = 0;
-    }
+    for (int i = 0; i < 4; ++i) to[8 * i] = kept(pairs[i]);
+  };
+  bool halved = false;
+  if constexpr (format == PackedFormat::f8) {
+    HalfCheck check;
+    put_row([&](Pair pair) {
+      check.add(pair);
+      return scaled_halves(pair);
+    });
+    halved = __syncthreads_or(check.failed()) == 0 && tiles % half_tiles == 0;
+  } else {
+    put_row([](Pair pair) { return pair; });
     __syncthreads();
+  }
+  if (queues && !known) {
+    let_pass(behind * cycles_between_copies);
+    source.issue(task, memory, warp);
+  }
+  if (warp == 0 && blockIdx.x == 0) {
+    __syncwarp();
+    finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
+    __syncwarp();
+    if (lane < task.slots) {
+      routing.ids[lane] = memory.ids[lane];
+      routing.weights[lane] = memory.weights[lane];
+      if (routing.chosen) routing.chosen[memory.ids[lane]] = 1;
+    }
+  }
+  if (format == PackedFormat::f8 && !halved) {
+    put_row([](Pair pair) { return pair; });
+    __syncthreads();
+  }
+  const int32_t halves = Memory::halves_of(task);
+  GateUpPiece<format> piece(task);
+  sm90::Place slot;
+  const bool stays = halves == Memory::halves;  // the warp's part of the row
+  Pair b[half_tiles][8];
+  const auto load_row = [&](int32_t half) {
+#pragma unroll
+    for (int i = 0; i < half_tiles; ++i)
+      load_fragments(memory.x, min(half * half_tiles + i, tiles - 1), b[i]);
+  };
+  load_row(min(warp, halves - 1));
+#pragma unroll 1
+  for (int turn = 0; piece.unit() < end; ++turn, piece.next()) {
+    sm90::wait(memory.full + slot.at, slot.parity);
+    const typename Memory::Slot& from = memory.slots[slot.at];
+    const int32_t half = (warp - piece.first) & (row_expert_warps - 1);
+    if (half < piece.count()) {
+      if (!stays) load_row(piece.first + half);
+      const std::byte* const data = from.data + half * Memory::half_bytes;
+      const int32_t left = tiles - (piece.first + half) * half_tiles;
+      const float2 scale = Memory::scaled ? from.scale[half] : float2{};
+      float2 sum;
+      if constexpr (format == PackedFormat::f8)
+        sum = halved ? half_sum<format, true>(data, b, left, scale)
+                     : half_sum<format>(data, b, left, scale);
+      else
+        sum = half_sum<format>(data, b, left, scale);
+      float* to =
+          memory.partial + (piece.order * halves + piece.first + half) * tile_rows + lane / 4;
+      if (lane % 4 == 0) {
+        to[0] = sum.x;
+        to[8] = sum.y;
+      }
+    }
+    if (feed.unit() < end) {
+      __syncwarp();
+      if (lane == 0) {
+        sm90::arrive(memory.empty + slot.at);
+        if (warp == (turn & (row_expert_warps - 1))) {
+          sm90::wait(memory.empty + slot.at, slot.parity);
+          feed.source().issue(task, memory, slot.at);
+        }
+      }
+      feed.next();
+    }
+    slot.advance(Memory::depth);
+  }
+  // A thread a sum; those of gate take up's from their neighbours, and have a value of act.
+  __syncthreads();
+#pragma unroll 1
+  for (int32_t at = thread; at / warp_lanes * warp_lanes < task.row_units * tile_rows;
+       at += row_expert_threads) {
+    const auto order = static_cast<int32_t>(at / tile_rows);
+    const auto unit = static_cast<int32_t>(blockIdx.x + order * gridDim.x);
+    const bool valid = order < task.row_units && unit < strips * task.slots;
+    const auto column = static_cast<int32_t>(at % tile_rows);
+    const float sum =
+        valid ? unit_sum(memory.partial + order * halves * tile_rows + column, halves) : 0.0f;
+    const float up = __shfl_down_sync(whole_warp, sum, 8);
+    const float value = silu(sum) * up;
+    if (!valid || column >= 8) continue;
+    const Unit own = unit_at(unit, task.gate_up);
+    const int32_t pair = !routing.shared  ? own.group
+                         : own.group == 0 ? task.slots - 1
+                                          : own.group - 1;
+    Bf16* act = task.act + pair * task.act_stride;
+    act[act_place(own.strip, column)] = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    // Columns that pad the last tile are zeros, not what lay there.
+    const int32_t padded = own.strip == strips - 1 ? (strips + 7) / 8 * 8 : 0;
+#pragma unroll 1
+    for (int32_t strip = own.strip + 1; strip < padded; ++strip) act[act_place(strip, column)] = 0;
   }
 }
 
