@@ -346,16 +346,19 @@ TEST_P(StreamExpertsCuda, ManyExpertsMostOfThemEmptyOrAllRowsToOne) {
 }
 
 TEST_P(StreamExpertsCuda, ARowsBitsDoNotDependOnTheOthers) {
-  for (int64_t hidden : {136, 2048}) {
-    const ExpertsOnDevice experts(GetParam(), hidden,
-                                  std::vector<int64_t>(6, hidden == 136 ? 40 : 512));
+  struct Shape {
+    int64_t hidden, width;
+  };
+  for (const auto& [hidden, width] :
+       {Shape{136, 40}, Shape{1024, 1280}, Shape{2048, 512}, Shape{3072, 256}, Shape{4096, 256}}) {
+    const ExpertsOnDevice experts(GetParam(), hidden, std::vector<int64_t>(6, width));
     const Inputs inputs = make_inputs({5, 3, true, true}, hidden, 70, 15);
     const std::vector<float> all = run(experts, inputs).x;
     for (int64_t count : {1, 2, 5, 8, 9, 33})
       for (int64_t first : {int64_t{0}, int64_t{13}, 70 - count}) {
         const std::vector<float> some = run(experts, part_of(inputs, first, count)).x;
         ASSERT_TRUE(same_bits(some, slice(all, first * hidden, count * hidden)))
-            << count << " rows from " << first;
+            << count << " rows from " << first << ", hidden " << hidden;
       }
   }
 }

@@ -59,23 +59,12 @@ template <PackedFormat format>
 bool run_one(cudaStream_t stream, ExpertsTask task) {
   using GateUp = RowGateUpMemory<format>;
   using Down = RowDownMemory<format>;
-  // A row is staged by a thread for 8 columns, chosen ids are stored by a warp, and copies of
-  // scales have multiples of 16 bytes.
-  if (task.gate_up.column_tiles * 8 > row_expert_threads || task.slots > warp_lanes ||
-      (GateUp::scaled && (GateUp::halves_of(task) % 2 != 0 || Down::halves_of(task) % 2 != 0)))
-    return false;
   const int32_t units = task.gate_up.strips * task.slots;
   task.row_units = (units + multiprocessors() - 1) / multiprocessors();
-  const size_t gate_up = memory_of<GateUp>(task);
-  size_t down = 0;
-  for (const size_t budget : {row_down_budget, block_memory}) {
-    for (task.down_depth = task.slots; task.down_depth > 0; --task.down_depth) {
-      down = memory_of<Down>(task);
-      if (down <= budget) break;
-    }
-    if (task.down_depth > 0) break;
-  }
-  if (gate_up > block_memory || task.down_depth == 0) return false;
+  // Chosen ids are stored by a warp.
+  if (task.slots > warp_lanes || !GateUp::takes(task) || !Down::takes(task)) return false;
+  const size_t gate_up = memory_of<GateUp>(task), down = memory_of<Down>(task);
+  if (gate_up > block_memory || down > block_memory) return false;
   const dim3 threads(row_expert_threads);
   keep_all_shared(row_gate_up_kernel<format>);
   keep_all_shared(row_down_kernel<format>);

@@ -52,7 +52,6 @@ struct ExpertsTask {
   int32_t hidden;
   Routing routing;
   int32_t rows, slots;
-  int32_t down_depth;   // one row: slots of the ring in down
   int32_t row_units;    // one row: most units of a block in gate and up
   ExpertGroups groups;  // more than one row only
   const Bf16* normed;

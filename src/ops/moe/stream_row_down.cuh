@@ -16,27 +16,27 @@ constexpr int32_t early_pieces = 4;
 template <PackedFormat format>
 constexpr int cycles_behind_early = format == PackedFormat::q4 ? 0 : 4000;
 
-// Two blocks on an SM of 228 KB, a KB each being the system's and some more static.
-constexpr size_t row_down_budget = (228 << 10) / 2 - 2048;
-
 template <PackedFormat format>
 struct RowDownMemory {
   static constexpr int half_bytes = half_tiles * static_cast<int>(tile_bytes(format));
   static constexpr bool scaled = format == PackedFormat::f8;
 
-  int32_t depth;   // of the ring
-  std::byte* act;  // bf16 [slots][act_stride]
-  float* partial;  // [slots][halves of a strip][tile_rows]
-  float* sums;     // [slots][tile_rows]
+  // By pieces: the shared expert's, the last slot's, comes first.
+  std::byte* data;  // [slots][halves * half_bytes]
+  float2* scale;    // f8: [slots][halves]: of each half's upper and lower rows
+  std::byte* act;   // bf16 [slots][act_stride]
+  float* partial;   // [slots][halves of a strip][tile_rows]
+  // By slots.
+  float* sums;  // [slots][tile_rows]
   RouteScratch* scratch;
-  int32_t* ids;                 // [slots]
-  float* weights;               // [slots]
-  sm90::Barrier *full, *empty;  // [slots]
-  float2* scale;                // f8: [depth][halves]: of each half's upper and lower rows
-  std::byte* data;              // [depth][halves * half_bytes]
+  int32_t* ids;         // [slots]
+  float* weights;       // [slots]
+  sm90::Barrier* full;  // [slots]
 
   __host__ __device__ RowDownMemory(Carver& carver, const ExpertsTask& task) {
     const int64_t slots = task.slots, halves = halves_of(task);
+    data = carver.take<std::byte>(slots * halves * half_bytes);
+    scale = carver.take<float2>(scaled ? slots * halves : 0);
     act = carver.take<std::byte>(slots * task.act_stride * static_cast<int64_t>(sizeof(Bf16)));
     partial = carver.take<float>(slots * halves * tile_rows);
     sums = carver.take<float>(slots * tile_rows);
@@ -44,13 +44,13 @@ struct RowDownMemory {
     ids = carver.take<int32_t>(slots);
     weights = carver.take<float>(slots);
     full = carver.take<sm90::Barrier>(slots);
-    empty = carver.take<sm90::Barrier>(slots);
-    depth = task.down_depth;
-    scale = carver.take<float2>(scaled ? depth * halves : 0);
-    data = carver.take<std::byte>(depth * halves * half_bytes);
   }
   static __host__ __device__ int32_t halves_of(const ExpertsTask& task) {
-    return (task.down.column_tiles + half_tiles - 1) / half_tiles;
+    return task.down.column_tiles / half_tiles;
+  }
+  // Whole chunks.
+  static bool takes(const ExpertsTask& task) {
+    return task.down.column_tiles % chunk_tiles == 0 && task.slots <= row_expert_threads;
   }
 };
 
@@ -71,26 +71,9 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
                        routing.renormalize, routing.shared};
   const auto strip = static_cast<int32_t>(blockIdx.x);
   const auto shared = int32_t{routing.shared};
-  const int32_t tiles = shape.column_tiles, halves = Memory::halves_of(task);
-  // The shared expert's piece, the last slot's, comes first.
-  const auto issue = [&](int32_t piece, int32_t slot) {
-    const int32_t expert = piece < shared ? task.experts - 1 : memory.ids[piece - shared];
-    const auto data_bytes = static_cast<uint32_t>(shape.strip_bytes);
-    const uint32_t scale_bytes =
-        Memory::scaled ? static_cast<uint32_t>(halves) * sizeof(float2) : 0;
-    sm90::arrive_expecting(memory.full + slot, data_bytes + scale_bytes);
-    sm90::bulk_copy_once(
-        memory.data + slot * halves * Memory::half_bytes,
-        shape.tiles + expert * shape.expert_bytes + int64_t{strip} * shape.strip_bytes, data_bytes,
-        memory.full + slot);
-    if constexpr (Memory::scaled)
-      sm90::bulk_copy_once(memory.scale + slot * halves,
-                           shape.scales + expert * shape.expert_scales + strip * shape.strip_scales,
-                           scale_bytes, memory.full + slot);
-  };
-  if (thread < memory.depth) {
+  const int32_t halves = Memory::halves_of(task);
+  if (thread < task.slots) {
     sm90::set_up(memory.full + thread, 1);
-    sm90::set_up(memory.empty + thread, static_cast<uint32_t>(halves));
     sm90::publish_barriers();
   }
   // The router's logits are there: gate and up let this kernel start behind their wait for them.
@@ -98,10 +81,26 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const float largest =
       choose_together(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
   __syncthreads();
-  if (lane == 0 && warp < memory.depth) {
+  if (lane == 0) {
     if (warp >= early_pieces) let_pass(cycles_behind_early<format>);
 #pragma unroll 1
-    for (int32_t piece = warp; piece < memory.depth; piece += row_expert_warps) issue(piece, piece);
+    for (int32_t piece = warp; piece < task.slots; piece += row_expert_warps) {
+      const int32_t expert = piece < shared ? task.experts - 1 : memory.ids[piece - shared];
+      const auto data_bytes = static_cast<uint32_t>(shape.strip_bytes);
+      const uint32_t scale_bytes =
+          Memory::scaled ? static_cast<uint32_t>(halves) * sizeof(float2) : 0;
+      sm90::Barrier* const full = memory.full + piece;
+      sm90::arrive_expecting(full, data_bytes + scale_bytes);
+      sm90::bulk_copy_once(
+          memory.data + piece * halves * Memory::half_bytes,
+          shape.tiles + expert * shape.expert_bytes + int64_t{strip} * shape.strip_bytes,
+          data_bytes, full);
+      if constexpr (Memory::scaled)
+        sm90::bulk_copy_once(
+            memory.scale + piece * halves,
+            shape.scales + expert * shape.expert_scales + strip * shape.strip_scales, scale_bytes,
+            full);
+    }
   }
   __syncwarp();
   if (warp == 0) finish_row(rule, routing.logits, gate, largest, memory.ids, memory.weights);
@@ -111,62 +110,39 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
 
   wait_for_earlier_kernels();
   const float residual = adds ? __ldcg(x) : 0.0f;
-  const auto sixteens = static_cast<int32_t>(task.slots * task.act_stride / 8);
+  const auto sixteens = static_cast<int32_t>(task.act_stride / 8), all = task.slots * sixteens;
 #pragma unroll 2
-  for (int32_t at = thread; at < sixteens; at += row_expert_threads)
-    reinterpret_cast<uint4*>(memory.act)[at] =
+  for (int32_t at = thread; at < all; at += row_expert_threads) {
+    const int32_t place = at + shared * sixteens;
+    reinterpret_cast<uint4*>(memory.act)[place < all ? place : place - all] =
         __ldcg(reinterpret_cast<const uint4*>(task.act) + at);
+  }
   __syncthreads();
-  int32_t piece = 0, slot = 0, half = warp;
-  uint32_t parity = 0;
+  // Everything a half needs lies at its number.
 #pragma unroll 1
-  for (int32_t at = half; at < task.slots * halves;
-       at += row_expert_warps, half += row_expert_warps) {
-#pragma unroll 1
-    while (half >= halves) {
-      half -= halves;
-      ++piece;
-      if (++slot == memory.depth) {
-        slot = 0;
-        parity ^= 1;
-      }
-    }
-    const int32_t of = piece < shared ? task.slots - 1 : piece - shared;
+  for (int32_t half = warp; half < task.slots * halves; half += row_expert_warps) {
     Pair b[half_tiles][8];
-    const std::byte* row = memory.act + of * task.act_stride * static_cast<int32_t>(sizeof(Bf16));
 #pragma unroll
-    for (int i = 0; i < half_tiles; ++i)
-      load_fragments(row, min(half * half_tiles + i, tiles - 1), b[i]);
-    sm90::wait(memory.full + slot, parity);
-    const float2 sum = half_sum<format>(
-        memory.data + (slot * halves + half) * Memory::half_bytes, b, tiles - half * half_tiles,
-        Memory::scaled ? memory.scale[slot * halves + half] : float2{});
+    for (int i = 0; i < half_tiles; ++i) load_fragments(memory.act, half * half_tiles + i, b[i]);
+    sm90::wait(memory.full + shape.by_chunks.divide(half / 2), 0);
+    const float2 sum = half_sum<format>(memory.data + half * Memory::half_bytes, b,
+                                        Memory::scaled ? memory.scale[half] : float2{});
     if (lane % 4 == 0) {
-      float* to = memory.partial + (of * halves + half) * tile_rows + lane / 4;
+      float* to = memory.partial + half * tile_rows + lane / 4;
       to[0] = sum.x;
       to[8] = sum.y;
-    }
-    if (piece + memory.depth < task.slots) {
-      __syncwarp();
-      if (lane == 0) {
-        sm90::arrive(memory.empty + slot);
-        if (half == halves - 1) {
-          sm90::wait(memory.empty + slot, parity);
-          issue(piece + memory.depth, slot);
-        }
-      }
     }
   }
   __syncthreads();
   // Each slot's chunks, then the slots.
 #pragma unroll 1
   for (int32_t at = thread; at < task.slots * tile_rows; at += row_expert_threads) {
-    const float* from = memory.partial + at / tile_rows * halves * tile_rows + at % tile_rows;
+    const auto piece = static_cast<int32_t>(at / tile_rows);
+    const float* from = memory.partial + piece * halves * tile_rows + column;
     float sum = 0;
 #pragma unroll 2
-    for (int32_t i = 0; i < halves; i += 2)
-      sum += from[i * tile_rows] + (i + 1 < halves ? from[(i + 1) * tile_rows] : 0.0f);
-    memory.sums[at] = sum;
+    for (int32_t i = 0; i < halves; i += 2) sum += from[i * tile_rows] + from[(i + 1) * tile_rows];
+    memory.sums[(piece < shared ? task.slots - 1 : piece - shared) * tile_rows + column] = sum;
   }
   __syncthreads();
   if (!adds) return;

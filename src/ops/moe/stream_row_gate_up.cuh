@@ -21,20 +21,29 @@ constexpr int row_expert_threads = row_expert_warps * warp_lanes;
 static_assert(row_expert_threads == choosing_threads);
 constexpr int half_tiles = chunk_tiles / 2;
 
+// What a copy into the ring brings: a part of a unit's strip, but for the expert, which is known
+// later than the rest.
+struct alignas(16) GateUpPiece {
+  const std::byte* data;  // of expert 0
+  const float* scales;
+  int32_t group;
+};
+
 template <PackedFormat format>
 struct RowGateUpMemory {
   static constexpr int half_bytes = half_tiles * static_cast<int>(tile_bytes(format));
-  static constexpr int halves = format == PackedFormat::bf16 ? 8 : 16;  // of a piece, at most
+  static constexpr int most_halves = format == PackedFormat::bf16 ? 8 : 16;  // of a piece
   static constexpr int depth = format == PackedFormat::q4 ? 5 : 3;
   static constexpr bool scaled = format == PackedFormat::f8;
 
   struct alignas(128) Slot {
-    std::byte data[halves * half_bytes];
-    float2 scale[halves];  // f8: of each half's upper and lower rows
+    std::byte data[most_halves * half_bytes];
+    float2 scale[most_halves];  // f8: of each half's upper and lower rows
   };
   Slot* slots;     // [depth]
   std::byte* x;    // bf16 or f16 [column_tiles][64], in the order of B fragments
   float* partial;  // [units of a block][halves of a strip][tile_rows]
+  GateUpPiece* pieces;
   RouteScratch* scratch;
   int32_t* ids;    // [slots]
   float* weights;  // [slots]
@@ -44,6 +53,7 @@ struct RowGateUpMemory {
     slots = carver.take<Slot>(depth);
     x = carver.take<std::byte>(task.gate_up.column_tiles * 128);
     partial = carver.take<float>(int64_t{task.row_units} * halves_of(task) * tile_rows);
+    pieces = carver.take<GateUpPiece>(int64_t{task.row_units} * parts_of(task));
     scratch = carver.take<RouteScratch>(1);
     ids = carver.take<int32_t>(task.slots);
     weights = carver.take<float>(task.slots);
@@ -51,30 +61,17 @@ struct RowGateUpMemory {
     empty = carver.take<sm90::Barrier>(depth);
   }
   static __host__ __device__ int32_t halves_of(const ExpertsTask& task) {
-    return (task.gate_up.column_tiles + half_tiles - 1) / half_tiles;
+    return task.gate_up.column_tiles / half_tiles;
   }
-};
-
-// A piece but for its expert: what can be worked out before the choice is known.
-struct PieceSource {
-  const std::byte* data;  // of expert 0
-  const float* scales;
-  uint32_t bytes, scale_bytes;
-  int32_t group;
-
-  // By one thread.
-  template <typename Memory>
-  __device__ void issue(const ExpertsTask& task, const Memory& memory, int slot) const {
-    const ExpertMatrices& matrices = task.gate_up;
-    const auto shared = int32_t{task.routing.shared};
-    const int32_t expert = group < shared ? task.experts - 1 : memory.ids[group - shared];
-    auto* const to = memory.slots + slot;
-    sm90::Barrier* const barrier = memory.full + slot;
-    sm90::arrive_expecting(barrier, bytes + (Memory::scaled ? scale_bytes : 0));
-    sm90::bulk_copy_once(to->data, data + expert * matrices.expert_bytes, bytes, barrier);
-    if constexpr (Memory::scaled)
-      sm90::bulk_copy_once(to->scale, scales + expert * matrices.expert_scales, scale_bytes,
-                           barrier);
+  // Pieces of a unit, of the same length.
+  static __host__ __device__ int32_t parts_of(const ExpertsTask& task) {
+    return (halves_of(task) + most_halves - 1) / most_halves;
+  }
+  // Whole chunks, and copies of scales of multiples of 16 bytes.
+  static bool takes(const ExpertsTask& task) {
+    const int32_t tiles = task.gate_up.column_tiles, parts = max(parts_of(task), 1);
+    return tiles % (parts * chunk_tiles) == 0 && tiles * 8 <= row_expert_threads &&
+           task.row_units * parts <= row_expert_threads;
   }
 };
 
@@ -87,35 +84,6 @@ __device__ inline void let_pass(int cycles) {
   while (clock64() - start < cycles) {
   }
 }
-
-// A block's pieces in turn: which unit, and which of its halves of chunks.
-template <PackedFormat format>
-struct GateUpPiece {
-  using Memory = RowGateUpMemory<format>;
-  const ExpertsTask& task;
-  int32_t order = 0;  // of the unit in the block
-  int32_t first = 0;  // half
-
-  __device__ explicit GateUpPiece(const ExpertsTask& task_) : task(task_) {}
-  __device__ int32_t unit() const { return static_cast<int32_t>(blockIdx.x + order * gridDim.x); }
-  __device__ int32_t count() const { return min(Memory::halves, Memory::halves_of(task) - first); }
-  __device__ void next() {
-    first += Memory::halves;
-    if (first < Memory::halves_of(task)) return;
-    first = 0;
-    ++order;
-  }
-  __device__ PieceSource source() const {
-    const ExpertMatrices& matrices = task.gate_up;
-    const Unit at = unit_at(unit(), matrices);
-    const int32_t tiles = min(count() * half_tiles, matrices.column_tiles - first * half_tiles);
-    return {
-        matrices.tiles + int64_t{at.strip} * matrices.strip_bytes + first * Memory::half_bytes,
-        Memory::scaled ? matrices.scales + at.strip * matrices.strip_scales + 2 * first : nullptr,
-        static_cast<uint32_t>(tiles * static_cast<int>(tile_bytes(format))),
-        Memory::scaled ? static_cast<uint32_t>(count()) * uint32_t{sizeof(float2)} : 0, at.group};
-  }
-};
 
 // A lane's fragments of one tile of the row.
 __device__ inline void load_fragments(const std::byte* x, int32_t tile, Pair (&b)[8]) {
@@ -131,31 +99,27 @@ __device__ inline void load_fragments(const std::byte* x, int32_t tile, Pair (&b
 }
 
 // What half a chunk adds to a chunk's sum: outputs lane / 4 and lane / 4 + 8 of the row. b: of its
-// tiles, in f16 with `halves` (f8, all tiles there). All loads come first: there are too few warps
-// to hide one behind the other.
+// tiles, in f16 with `halves` (f8). All loads come first: there are too few warps to hide one
+// behind the other.
 template <PackedFormat format, bool halves = false>
 __device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_tiles][8],
-                                  int32_t tiles, const float2& scale) {
+                                  const float2& scale) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   float c[half_tiles][4] = {};
-  if (tiles >= half_tiles) {
-    LaneTile<format> weights[half_tiles];
+  LaneTile<format> weights[half_tiles];
 #pragma unroll
-    for (int i = 0; i < half_tiles; ++i) weights[i].load(data + i * tile_bytes(format), lane);
+  for (int i = 0; i < half_tiles; ++i) weights[i].load(data + i * tile_bytes(format), lane);
 #pragma unroll
-    for (int step = 0; step < 4; ++step)
+  for (int step = 0; step < 4; ++step)
 #pragma unroll
-      for (int i = 0; i < half_tiles; ++i)
-        add_step<format, halves>(c[i], weights[i], step, b[i][2 * step], b[i][2 * step + 1]);
-    if constexpr (format == PackedFormat::q4) {
+    for (int i = 0; i < half_tiles; ++i)
+      add_step<format, halves>(c[i], weights[i], step, b[i][2 * step], b[i][2 * step + 1]);
+  if constexpr (format == PackedFormat::q4) {
 #pragma unroll
-      for (int i = 0; i < half_tiles; ++i) {
-        c[i][0] *= 1 / LaneTile<format>::small;
-        c[i][2] *= 1 / LaneTile<format>::small;
-      }
+    for (int i = 0; i < half_tiles; ++i) {
+      c[i][0] *= 1 / LaneTile<format>::small;
+      c[i][2] *= 1 / LaneTile<format>::small;
     }
-  } else {
-    multiply_tile<format>(data, b[0], c[0]);
   }
   float2 sum{c[0][0] + c[1][0], c[0][2] + c[1][2]};
   if constexpr (halves) {
@@ -172,18 +136,19 @@ __device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_ti
 // The sum over a unit's halves of chunks for one output: chunks w, w + expert_warps, ... together,
 // then those of all w.
 __device__ inline float unit_sum(const float* halves, int32_t count) {
-  const auto load = [&](int32_t half) { return half < count ? halves[half * tile_rows] : 0.0f; };
   // Loads first: one latency for all.
-  float value[2 * expert_warps];
+  float2 value[expert_warps];
 #pragma unroll
-  for (int32_t half = 0; half < 2 * expert_warps; ++half) value[half] = load(half);
+  for (int32_t w = 0; w < expert_warps; ++w)
+    value[w] = 2 * w < count ? float2{halves[2 * w * tile_rows], halves[(2 * w + 1) * tile_rows]}
+                             : float2{};
   float sum = 0;
 #pragma unroll
   for (int32_t w = 0; w < expert_warps; ++w) {
-    float chunks = value[2 * w] + value[2 * w + 1];
+    float chunks = value[w].x + value[w].y;
 #pragma unroll 1
     for (int32_t half = 2 * (w + expert_warps); half < count; half += 2 * expert_warps)
-      chunks += load(half) + load(half + 1);
+      chunks += halves[half * tile_rows] + halves[(half + 1) * tile_rows];
     sum = w == 0 ? chunks : sum + chunks;
   }
   return sum;
@@ -202,33 +167,51 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
                        routing.renormalize, routing.shared};
   const int32_t strips = task.gate_up.strips, tiles = task.gate_up.column_tiles;
+  const int32_t end = strips * task.slots;
+  const auto unit_of = [](int32_t order) {
+    return static_cast<int32_t>(blockIdx.x + order * gridDim.x);
+  };
+  const int32_t units = task.row_units - (unit_of(task.row_units - 1) < end ? 0 : 1);
+  const int32_t parts = Memory::parts_of(task), pieces = units * parts;
+  const int32_t halves = Memory::halves_of(task), piece_halves = halves / parts;
+  if (thread < pieces) {
+    const int32_t order = thread / parts, first = (thread - order * parts) * piece_halves;
+    const Unit at = unit_at(unit_of(order), task.gate_up);
+    memory.pieces[thread] = {
+        task.gate_up.tiles + int64_t{at.strip} * task.gate_up.strip_bytes +
+            first * Memory::half_bytes,
+        Memory::scaled ? task.gate_up.scales + at.strip * task.gate_up.strip_scales + 2 * first
+                       : nullptr,
+        at.group};
+  }
+  if (thread < Memory::depth) {
+    sm90::set_up(memory.full + thread, 1);
+    sm90::set_up(memory.empty + thread, row_expert_warps);
+    sm90::publish_barriers();
+  }
+  __syncthreads();
+  // By one thread.
+  const auto issue = [&](int32_t index, int slot) {
+    const GateUpPiece& piece = memory.pieces[index];
+    const auto shared = int32_t{routing.shared};
+    const int32_t expert =
+        piece.group < shared ? task.experts - 1 : memory.ids[piece.group - shared];
+    auto* const to = memory.slots + slot;
+    sm90::Barrier* const barrier = memory.full + slot;
+    const auto bytes = static_cast<uint32_t>(piece_halves * Memory::half_bytes);
+    const auto scale_bytes =
+        Memory::scaled ? static_cast<uint32_t>(piece_halves) * uint32_t{sizeof(float2)} : 0;
+    sm90::arrive_expecting(barrier, bytes + scale_bytes);
+    sm90::bulk_copy_once(to->data, piece.data + expert * task.gate_up.expert_bytes, bytes, barrier);
+    if constexpr (Memory::scaled)
+      sm90::bulk_copy_once(to->scale, piece.scales + expert * task.gate_up.expert_scales,
+                           scale_bytes, barrier);
+  };
   // A warp a copy: to queue one takes a thread half a microsecond. The shared expert's, of which
   // nothing has to be known, come first.
-  PieceSource source{};
-  bool queues = false, known = false;
-  int behind = 0;  // copies queued at the same time
-  if (warp < Memory::depth) {
-    const int32_t shared_units = strips * int32_t{routing.shared};
-    GateUpPiece<format> own(task);
-#pragma unroll 1
-    for (int i = 0; i < warp; ++i) {
-      behind += own.unit() >= shared_units ? 1 : 0;
-      own.next();
-    }
-    queues = lane == 0 && own.unit() < strips * task.slots;
-    source = own.source();
-    known = own.unit() < shared_units;
-    if (lane == 0) {
-      sm90::set_up(memory.full + warp, 1);
-      sm90::set_up(memory.empty + warp, row_expert_warps);
-      sm90::publish_barriers();
-    }
-  }
-  GateUpPiece<format> feed(task);  // the next one to be queued, behind those that fill the ring
-#pragma unroll 1
-  for (int i = 0; i < Memory::depth; ++i) feed.next();
-  const int32_t end = strips * task.slots;
-  if (queues && known) source.issue(task, memory, warp);
+  const bool queues = lane == 0 && warp < min(pieces, Memory::depth);
+  const int known = min(strips * int32_t{routing.shared} > unit_of(0) ? parts : 0, pieces);
+  if (queues && warp < known) issue(warp, warp);
   wait_for_earlier_kernels();
   let_next_kernel_start();
   uint4 row{};
@@ -250,14 +233,14 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
       check.add(pair);
       return scaled_halves(pair);
     });
-    halved = __syncthreads_or(check.failed()) == 0 && tiles % half_tiles == 0;
+    halved = __syncthreads_or(check.failed()) == 0;
   } else {
     put_row([](Pair pair) { return pair; });
     __syncthreads();
   }
-  if (queues && !known) {
-    let_pass(behind * cycles_between_copies);
-    source.issue(task, memory, warp);
+  if (queues && warp >= known) {
+    let_pass((warp - known) * cycles_between_copies);
+    issue(warp, warp);
   }
   if (warp == 0 && blockIdx.x == 0) {
     __syncwarp();
@@ -273,50 +256,48 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
     put_row([](Pair pair) { return pair; });
     __syncthreads();
   }
-  const int32_t halves = Memory::halves_of(task);
-  GateUpPiece<format> piece(task);
-  sm90::Place slot;
-  const bool stays = halves == Memory::halves;  // the warp's part of the row
+  // Pieces that all warps share, or that half of them take by turns.
+  constexpr int team_warps = Memory::most_halves, teams = row_expert_warps / team_warps;
+  const int team = warp / team_warps, half = warp % team_warps;
   Pair b[half_tiles][8];
-  const auto load_row = [&](int32_t half) {
+  const auto load_row = [&](int32_t part) {
 #pragma unroll
     for (int i = 0; i < half_tiles; ++i)
-      load_fragments(memory.x, min(half * half_tiles + i, tiles - 1), b[i]);
+      load_fragments(memory.x, (part * piece_halves + half) * half_tiles + i, b[i]);
   };
-  load_row(min(warp, halves - 1));
+  const bool stays = parts == teams, multiplies = half < piece_halves;
+  if (stays && multiplies) load_row(team);
+  float* to = memory.partial + half * tile_rows + lane / 4;
+  int32_t part = 0;
+  sm90::Place slot;
 #pragma unroll 1
-  for (int turn = 0; piece.unit() < end; ++turn, piece.next()) {
+  for (int32_t piece = 0; piece < pieces; ++piece, to += piece_halves * tile_rows) {
     sm90::wait(memory.full + slot.at, slot.parity);
-    const typename Memory::Slot& from = memory.slots[slot.at];
-    const int32_t half = (warp - piece.first) & (row_expert_warps - 1);
-    if (half < piece.count()) {
-      if (!stays) load_row(piece.first + half);
+    if (multiplies && (teams == 1 || piece % teams == team)) {
+      const typename Memory::Slot& from = memory.slots[slot.at];
+      if (!stays) load_row(part);
       const std::byte* const data = from.data + half * Memory::half_bytes;
-      const int32_t left = tiles - (piece.first + half) * half_tiles;
       const float2 scale = Memory::scaled ? from.scale[half] : float2{};
       float2 sum;
       if constexpr (format == PackedFormat::f8)
-        sum = halved ? half_sum<format, true>(data, b, left, scale)
-                     : half_sum<format>(data, b, left, scale);
+        sum = halved ? half_sum<format, true>(data, b, scale) : half_sum<format>(data, b, scale);
       else
-        sum = half_sum<format>(data, b, left, scale);
-      float* to =
-          memory.partial + (piece.order * halves + piece.first + half) * tile_rows + lane / 4;
+        sum = half_sum<format>(data, b, scale);
       if (lane % 4 == 0) {
         to[0] = sum.x;
         to[8] = sum.y;
       }
     }
-    if (feed.unit() < end) {
+    if (++part == parts) part = 0;
+    if (piece + Memory::depth < pieces) {
       __syncwarp();
       if (lane == 0) {
         sm90::arrive(memory.empty + slot.at);
-        if (warp == (turn & (row_expert_warps - 1))) {
+        if (warp == (piece & (row_expert_warps - 1))) {
           sm90::wait(memory.empty + slot.at, slot.parity);
-          feed.source().issue(task, memory, slot.at);
+          issue(piece + Memory::depth, slot.at);
         }
       }
-      feed.next();
     }
     slot.advance(Memory::depth);
   }
@@ -326,8 +307,8 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   for (int32_t at = thread; at / warp_lanes * warp_lanes < task.row_units * tile_rows;
        at += row_expert_threads) {
     const auto order = static_cast<int32_t>(at / tile_rows);
-    const auto unit = static_cast<int32_t>(blockIdx.x + order * gridDim.x);
-    const bool valid = order < task.row_units && unit < strips * task.slots;
+    const int32_t unit = unit_of(order);
+    const bool valid = order < units;
     const auto column = static_cast<int32_t>(at % tile_rows);
     const float sum =
         valid ? unit_sum(memory.partial + order * halves * tile_rows + column, halves) : 0.0f;
