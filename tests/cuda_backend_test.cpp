@@ -7,6 +7,7 @@
 #include <optional>
 #include <random>
 
+#include "tensor/blocks.h"
 #include "tests/models.h"
 
 namespace qnext {
@@ -67,6 +68,97 @@ TEST(CudaBackend, LackOfMemoryNamesTheNeedAndTheOption) {
   EXPECT_THAT(complaint({1, many, 1}), AllOf(HasSubstr("GiB free"), HasSubstr("fewer sequences")));
   EXPECT_THAT(complaint({1, 1, many}), AllOf(HasSubstr("GiB free"), HasSubstr("--prefill-chunk")));
   EXPECT_EQ(complaint({1, 1, 1}), "none");
+}
+
+// --- drafts --------------------------------------------------------------------------------------
+
+// The last row of what the MTP head's final norm puts out.
+class LastMtpRow : public backend::Observer {
+ public:
+  void observe(backend::Observed what, int, int64_t rows, int64_t width,
+               const float* data) override {
+    if (what == backend::Observed::mtp_hidden)
+      row.assign(data + (rows - 1) * width, data + rows * width);
+  }
+  std::vector<float> row;
+};
+
+std::vector<float> in_four_bits(std::vector<float> weights) {
+  for (size_t first = 0; first < weights.size(); first += block_values) {
+    BlockQ4_0 block;
+    encode(weights.data() + first, block);
+    const float d = bf16_to_float(float_to_bf16(f16_to_float(block.d)));
+    for (size_t i = 0; i < block_values; ++i) {
+      const int q = i < 16 ? block.qs[i] & 15 : block.qs[i - 16] >> 4;
+      weights[first + i] = bf16_to_float(float_to_bf16(d * static_cast<float>(q - 8)));
+    }
+  }
+  return weights;
+}
+
+// Logits in fp64, and what an fp32 sum of the same products may be off by.
+struct HeadLogits {
+  std::vector<double> values, errors;
+  HeadLogits(const std::vector<float>& weights, const std::vector<float>& hidden) {
+    for (size_t first = 0; first < weights.size(); first += hidden.size()) {
+      double sum = 0, size = 0;
+      for (size_t i = 0; i < hidden.size(); ++i) {
+        const double product =
+            double{weights[first + i]} * double{bf16_to_float(float_to_bf16(hidden[i]))};
+        sum += product;
+        size += std::abs(product);
+      }
+      values.push_back(sum);
+      errors.push_back(static_cast<double>(hidden.size()) * 0x1p-24 * size);
+    }
+  }
+  size_t best() const {
+    return static_cast<size_t>(std::ranges::max_element(values) - values.begin());
+  }
+};
+
+// However lm_head itself is held: a draft is a guess, and the model's own draw judges it.
+TEST(Drafts, AreGuessedByLmHeadInFourBits) {
+  const TestModel model(testing::tiny_shakespeare);
+  const StoredTensor& tensor = model.checkpoint.get("lm_head.weight");
+  std::vector<float> stored(static_cast<size_t>(tensor.elements()));
+  convert_to_float(tensor.dtype, tensor.data, stored.data(), stored.size());
+  const std::vector<float> small = in_four_bits(stored);
+  const ops::SamplingParameters greedy;
+  const ops::TokenCounts counts;
+  for (const auto quantize :
+       {std::optional<DType>{}, std::optional(DType::f8_e4m3), std::optional(DType::q4_0)}) {
+    const auto backend = model.backend(1, {quantize, false});
+    LastMtpRow last;
+    backend->observe(&last);
+    backend->reserve({page_count, 1, 1});
+    const std::vector<int32_t> pages = {0, 1}, state_out = {0};
+    int others = 0;
+    for (int32_t position = 0; position < 120; ++position) {
+      const std::vector<int32_t> token = {(position * 37 + 11) % 2048};
+      backend::SequenceStep step;
+      step.tokens = token;
+      step.first_position = position;
+      step.pages = pages;
+      step.state_in = position == 0 ? backend::no_slot : 0;
+      step.state_out = state_out;
+      step.answer = position % 2 == 1;
+      step.draw = step.mtp = true;
+      step.propose = 1;
+      step.sampling = &greedy;
+      step.counts = &counts;
+      const backend::SequenceResult result = backend->step({{step}}).front();
+      ASSERT_EQ(result.proposed.size(), 1u);
+      const auto draft = static_cast<size_t>(result.proposed.front());
+      const HeadLogits logits(small, last.row);
+      const size_t best = logits.best();
+      ASSERT_LE(logits.values[best] - logits.values[draft],
+                logits.errors[best] + logits.errors[draft])
+          << draft << " in place of " << best << " at " << position;
+      others += HeadLogits(stored, last.row).best() != draft;
+    }
+    EXPECT_GT(others, 0) << "weights as stored would have passed too";
+  }
 }
 
 // --- steps that are queued ahead ---------------------------------------------------------------

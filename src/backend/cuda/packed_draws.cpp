@@ -12,7 +12,8 @@ namespace qnext::backend::cuda {
 using ops::cuda::StreamStore;
 
 // Logits of rows of `source` in w_->logits.
-void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows) {
+void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows,
+                                   const PackedMatrix& head) {
   const auto count = static_cast<int64_t>(rows.size());
   QNEXT_CHECK(count <= packed_logits_rows);
   const int64_t width = config_.hidden_size;
@@ -27,18 +28,18 @@ void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows)
       stream_.get(),
       source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_],
       width, width, w_->logits_from, count, w_->logits_input, w_->hidden_stride);
-  const Product product{model_.lm_head, StreamStore::f32, w_->logits, config_.vocabulary_size};
+  const Product product{head, StreamStore::f32, w_->logits, config_.vocabulary_size};
   ops::cuda::StreamInput input;
   input.values = w_->logits_input;
   input.stride = w_->hidden_stride;
   ops::cuda::stream_matmul(stream_.get(), input, count, &product, 1);
-  traffic_.weights += static_cast<size_t>(model_.lm_head.bytes());
+  traffic_.weights += static_cast<size_t>(head.bytes());
 }
 
 const float* PackedForward::lm_head(Hidden source, std::span<const int64_t> rows) {
   forget_ahead();
   lone_.interrupted();
-  compute_logits(source, rows);
+  compute_logits(source, rows, model_.lm_head);
   stream_.copy_to_host(logits_.data(), w_->logits,
                        rows.size() * static_cast<size_t>(config_.vocabulary_size) * sizeof(float));
   timer_.stage(stream_, nullptr);
@@ -90,7 +91,7 @@ void PackedForward::queue_draws(Hidden source, std::span<const RowDraw> draws) {
   const int64_t vocabulary = config_.vocabulary_size;
   std::vector<int64_t> rows;
   for (const RowDraw& one : draws) rows.push_back(one.row);
-  compute_logits(source, rows);
+  compute_logits(source, rows, source == Hidden::mtp ? model_.mtp->draft_head : model_.lm_head);
   timer_.stage(stream_, "sampling");
   mask_logits(draws);
   const bool greedy =

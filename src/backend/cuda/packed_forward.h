@@ -94,7 +94,7 @@ class PackedForward final : public Passes {
   void project(const Bf16* x, int64_t stride, std::span<const Product> products);
   ops::cuda::Activations activations(ops::cuda::PackedFormat weights) const;
   void add_to_residual(const PackedMatrix& weight);
-  void compute_logits(Hidden source, std::span<const int64_t> rows);
+  void compute_logits(Hidden source, std::span<const int64_t> rows, const PackedMatrix& head);
   void mask_logits(std::span<const RowDraw> draws);
   void queue_draws(Hidden source, std::span<const RowDraw> draws);
   void draw_logits(int64_t count, bool greedy, int32_t* shown);

@@ -45,9 +45,12 @@ class PackedBinder {
     for (size_t i = 0; i < model.layers.size(); ++i)
       bind_layer(fmt::format("model.layers.{}", i), config_.layers[i], model.layers[i]);
     const bool tied = config_.tie_word_embeddings;
-    model.lm_head = matrix(tied ? "model.embed_tokens" : "lm_head");
-    if (options_.load_mtp && config_.mtp_layers > 0 && source_.find("mtp.fc.weight"))
+    const std::string lm_head = tied ? "model.embed_tokens" : "lm_head";
+    model.lm_head = matrix(lm_head);
+    if (options_.load_mtp && config_.mtp_layers > 0 && source_.find("mtp.fc.weight")) {
       bind_mtp(model.mtp.emplace());
+      model.mtp->draft_head = draft_head(lm_head, model.lm_head);
+    }
   }
 
   size_t bytes() const { return carver_.used() + vector_bytes_; }
@@ -184,6 +187,14 @@ class PackedBinder {
     mtp.fc = matrix("mtp.fc");
     bind_layer("mtp.layers.0", config_.mtp_layer(), mtp.layer);
     mtp.norm = vector("mtp.norm.weight");
+  }
+
+  // Itself where it has 4 bits already, else packed once more.
+  PackedMatrix draft_head(const std::string& prefix, const PackedMatrix& lm_head) {
+    if (lm_head.format == PackedFormat::q4) return lm_head;
+    const PackedMatrix out = place(PackedFormat::q4, lm_head.rows, lm_head.columns);
+    add_job(prefix + ".weight", Placement::whole, out);
+    return out;
   }
 
   const WeightSource& source_;

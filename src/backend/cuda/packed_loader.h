@@ -15,7 +15,7 @@ struct PackedLoadOptions {
   // f8_e4m3 or q4_0: for all matrices but routers, gates and the small in_proj_ba. Without it f8
   // stays f8 and everything else becomes bf16.
   std::optional<DType> quantize;
-  bool load_mtp = true;
+  bool load_mtp = true;  // with it, a copy of lm_head in 4 bits
   Progress progress;
 };
 

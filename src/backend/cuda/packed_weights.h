@@ -53,6 +53,8 @@ struct PackedMtp {
   PackedMatrix fc;        // [hidden, 2 * hidden]: embedding first
   PackedLayer layer;
   Vector norm;  // [hidden]
+  // [vocabulary, hidden], the model's in 4 bits, for drafts: guesses that the model judges.
+  PackedMatrix draft_head;
 };
 
 struct PackedModel {
