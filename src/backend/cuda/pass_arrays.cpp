@@ -47,15 +47,10 @@ PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan, const S
     memory_ = DeviceBuffer(2 * bytes, "the page tables; use a shorter --context");
     ++generation_;
   }
-  Staging& staging = staging_[turn_++ % staging_.size()];
-  staging.copied.wait();
-  if (bytes > staging.bytes) {
-    staging.memory = PinnedBuffer(2 * bytes);
-    staging.bytes = 2 * bytes;
-  }
-  std::memcpy(staging.memory.data(), all.data(), bytes);
-  stream.copy_to_device(memory_.data(), staging.memory.data(), bytes);
-  staging.copied.record(stream);
+  if (all.size() <= most_passed_words)
+    pass(stream, all);
+  else
+    copy(stream, all);
 
   auto* base = memory_.as<int32_t>();
   lone_row_ = {reinterpret_cast<ops::cuda::SequenceRows*>(base + sequence_at), base + state_out_at,
@@ -70,6 +65,19 @@ PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan, const S
   out.tokens = base + tokens_at;
   out.hidden_rows = base + hidden_at;
   return out;
+}
+
+void PassArrays::copy(const Stream& stream, std::span<const int32_t> words) {
+  const size_t bytes = words.size_bytes();
+  Staging& staging = staging_[turn_++ % staging_.size()];
+  staging.copied.wait();
+  if (bytes > staging.bytes) {
+    staging.memory = PinnedBuffer(2 * bytes);
+    staging.bytes = 2 * bytes;
+  }
+  std::memcpy(staging.memory.data(), words.data(), bytes);
+  stream.copy_to_device(memory_.data(), staging.memory.data(), bytes);
+  staging.copied.record(stream);
 }
 
 }  // namespace qnext::backend::cuda

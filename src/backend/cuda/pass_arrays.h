@@ -1,4 +1,5 @@
-// What the kernels of a pass ask about its batch: one array on the device, filled by one copy.
+// What the kernels of a pass ask about its batch: one array on the device, filled by one copy, or
+// where it is small by a kernel that has it as a parameter.
 #pragma once
 
 #include <array>
@@ -34,12 +35,18 @@ class PassArrays {
   // Counts up whenever the arrays move: graphs captured before are then of no use.
   int64_t generation() const { return generation_; }
 
+  // A copy takes 8 us, a kernel 2.5, and its parameters have room for 4 KB.
+  static constexpr size_t most_passed_words = 1000;
+
  private:
   struct Staging {
     PinnedBuffer memory;
     size_t bytes = 0;
     Event copied;
   };
+
+  void pass(const Stream& stream, std::span<const int32_t> words);
+  void copy(const Stream& stream, std::span<const int32_t> words);
 
   std::array<Staging, 4> staging_;
   size_t turn_ = 0;
