@@ -209,7 +209,8 @@ void PackedForward::model_layers(float* hidden_out) {
   int64_t kv_index = 0, delta_index = 0;
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     show(Observed::residual, static_cast<int>(i), width, w_->x);
-    layer(model_.layers[i], static_cast<int>(i), kv_index, delta_index);
+    layer(model_.layers[i], static_cast<int>(i), kv_index, delta_index,
+          i + 1 < model_.layers.size() ? &model_.layers[i + 1].input_norm : nullptr);
     ++(config_.layers[i].mixer == Mixer::full_attention ? kv_index : delta_index);
   }
   timer_.stage(stream_, "final norm");
@@ -241,7 +242,7 @@ void PackedForward::mtp_pass(const PassEnds& ends) {
                       kv_layers(config_, false));
     return;
   }
-  layer(mtp.layer, -1, kv_layers(config_, false), 0);
+  layer(mtp.layer, -1, kv_layers(config_, false), 0, nullptr);
   timer_.stage(stream_, "final norm");
   ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, mtp.norm.data(), eps(), rows_,
                            width, ends.hidden_out, width);

@@ -81,13 +81,14 @@ class PackedForward final : public Passes {
   void begin_model_pass();
   void model_layers(float* hidden_out);
   void mtp_pass(const PassEnds& ends);
-  void layer(const PackedLayer& weights, int index, int64_t kv_index, int64_t delta_index);
+  void layer(const PackedLayer& weights, int index, int64_t kv_index, int64_t delta_index,
+             const Vector* next_norm);
   ops::cuda::PagedCache prepare_attention(Vector norm, const PackedAttention& weights,
                                           int64_t kv_index);
   void gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index);
   void gated_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
   void plain_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
-  void mlp(const PackedLayer& layer, int index);
+  void mlp(const PackedLayer& layer, int index, const Vector* next_norm);
   void prompt_mlp(const ops::cuda::PackedExperts& experts, const ops::cuda::Routing& choice);
   ops::cuda::Routing routing(const PackedMlp& weights, int index) const;
   void project_normed(Vector weight, std::span<const Product> products, bool keep);
@@ -150,6 +151,7 @@ class PackedForward final : public Passes {
   int64_t longest_ = 0;
   int64_t most_rows_ = 0;
   PassBatch pass_;
+  const float* normed_by_ = nullptr;  // the weight whose norm of x lies in w_->normed already
 
   PinnedBuffer logits_;               // [logits_rows, vocabulary]
   PinnedBuffer logits_from_;          // [packed_logits_rows]

@@ -1,5 +1,6 @@
 // One layer of the tensor-core path: products, mixers and experts.
 #include <cmath>
+#include <utility>
 
 #include "backend/cuda/packed_forward.h"
 #include "backend/cuda/packed_shapes.h"
@@ -21,11 +22,6 @@ using ops::cuda::StreamStore;
 
 namespace {
 
-// One row's norm is cheaper in each block of the product that wants it than in a kernel of its own;
-// from two rows on it is the other way round (docs/performance.md). The bits are the same.
-constexpr int64_t most_fused_norm_rows = 1;
-static_assert(most_fused_norm_rows <= ops::cuda::most_normed_stream_rows);
-
 ops::cuda::DeltaLayer delta_layer(const Config& config, const PackedDelta& weights) {
   ops::cuda::DeltaLayer layer = delta_shape(config);
   layer.conv_weight = weights.conv.data();
@@ -45,22 +41,30 @@ ops::cuda::PromptOutput prompt_output(const ops::cuda::StreamProduct& product) {
 
 }  // namespace
 
-// x += mixer(norm(x)); x += mlp(norm(x))
+// x += mixer(norm(x)); x += mlp(norm(x)). next_norm: that of the layer behind it, if there is one.
 void PackedForward::layer(const PackedLayer& weights, int index, int64_t kv_index,
-                          int64_t delta_index) {
+                          int64_t delta_index, const Vector* next_norm) {
   if (const auto* attention = std::get_if<PackedAttention>(&weights.mixer))
     gated_attention(weights.input_norm, *attention, kv_index);
   else
     gated_delta_net(weights.input_norm, std::get<PackedDelta>(weights.mixer), delta_index);
-  mlp(weights, index);
+  mlp(weights, index, next_norm);
 }
 
 // --- products --------------------------------------------------------------------------------
 
-// Several products of norm(x); `keep`: the normed rows are wanted afterwards too.
+// Several products of norm(x); `keep`: the normed rows are wanted afterwards too. One row's norm is
+// cheaper in each block of the product that wants it than in a kernel of its own; from two rows on
+// that holds for the router alone (docs/performance.md). The bits are the same.
 void PackedForward::project_normed(Vector weight, std::span<const Product> products, bool keep) {
   const int64_t width = config_.hidden_size;
-  if (!answer_ || rows_ > most_fused_norm_rows) {
+  if (std::exchange(normed_by_, nullptr) == weight.data()) {
+    project(w_->normed, w_->hidden_stride, products);
+    return;
+  }
+  const int count = static_cast<int>(products.size());
+  if (!answer_ || (rows_ > 1 && !(rows_ <= ops::cuda::most_normed_stream_rows &&
+                                  ops::cuda::are_strips(products.data(), count)))) {
     ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, weight.data(), eps(), rows_,
                              width, w_->normed, w_->hidden_stride);
     project(w_->normed, w_->hidden_stride, products);
@@ -75,8 +79,7 @@ void PackedForward::project_normed(Vector weight, std::span<const Product> produ
     input.normed = w_->normed;
     input.normed_stride = w_->hidden_stride;
   }
-  ops::cuda::stream_matmul(stream_.get(), input, rows_, products.data(),
-                           static_cast<int>(products.size()));
+  ops::cuda::stream_matmul(stream_.get(), input, rows_, products.data(), count);
 }
 
 void PackedForward::project(const Bf16* x, int64_t stride, std::span<const Product> products) {
@@ -241,7 +244,7 @@ ops::cuda::Routing PackedForward::routing(const PackedMlp& weights, int index) c
   return out;
 }
 
-void PackedForward::mlp(const PackedLayer& layer, int index) {
+void PackedForward::mlp(const PackedLayer& layer, int index, const Vector* next_norm) {
   const PackedMlp& weights = layer.mlp;
   timer_.stage(stream_, "router");
   std::vector<Product> products;
@@ -259,11 +262,15 @@ void PackedForward::mlp(const PackedLayer& layer, int index) {
 
   const ops::cuda::Routing choice = routing(weights, index);
   timer_.stage(stream_, "experts");
-  if (answer_)
-    ops::cuda::stream_experts(stream_.get(), weights.experts, choice, rows_, w_->normed,
-                              w_->hidden_stride, w_->x, config_.hidden_size, w_->experts);
-  else
+  if (!answer_) {
     prompt_mlp(weights.experts, choice);
+    return;
+  }
+  ops::cuda::NextNorm next;
+  if (next_norm) next = {next_norm->data(), eps(), w_->normed, w_->hidden_stride};
+  if (ops::cuda::stream_experts(stream_.get(), weights.experts, choice, rows_, w_->normed,
+                                w_->hidden_stride, w_->x, config_.hidden_size, w_->experts, next))
+    normed_by_ = next.weight;
 }
 
 void PackedForward::prompt_mlp(const ops::cuda::PackedExperts& experts,

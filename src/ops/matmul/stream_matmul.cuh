@@ -47,7 +47,7 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
 
 // The same, where every block has one strip at most of a normed row's products
 // (stream_strip_sm90.cu).
-bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input,
+bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input, int64_t rows,
                           const StreamProduct* products, int count);
 
 using sm90::Place;

@@ -103,8 +103,7 @@ struct Fragment {
   }
 };
 
-// The formats that a kernel knows: one of them, which keeps its code short (code too has to come
-// from memory, at the start of every kernel), or all.
+// The formats that a kernel knows: one of them, or all.
 enum class Formats { bf16, f8, q4, all };
 template <Formats formats>
 __device__ inline PackedFormat format_of(const StreamedWeight& weight) {
@@ -372,8 +371,8 @@ void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
       (input.residual && rows > most_normed_stream_rows))
     fail_cuda("stream_matmul: too many rows or products");
   if (rows > most_rows) return stream_matmul_many(stream, input, rows, products, count);
-  if (rows == 1 && (stream_matmul_strips(stream, input, products, count) ||
-                    stream_matmul_row(stream, input, products, count)))
+  if (stream_matmul_strips(stream, input, rows, products, count) ||
+      (rows == 1 && stream_matmul_row(stream, input, products, count)))
     return;
   Job job{};
   job.input = input;
@@ -393,12 +392,16 @@ void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
   // A long matrix leaves the next kernel little to overlap with, and 100 KB of copies an SM are too
   // few while their warps multiply: it takes both blocks of each SM itself.
   job.blocks = multiprocessors();
-  if (job.strips >= long_strips * job.blocks) job.blocks *= 2;
+  const bool is_long = job.strips >= long_strips * job.blocks;
+  if (is_long) job.blocks *= 2;
   if (!plan(job, shared_budget) && !plan(job, shared_limit))
     fail_cuda("stream_matmul: too many columns");
+  // A layer's products share one kernel, so that its code stays in the caches of instructions; a
+  // long matrix comes alone, and its own kernel is shorter.
   const auto all = [&](PackedFormat format) {
-    return std::all_of(products, products + count,
-                       [&](const StreamProduct& p) { return p.weight.format == format; });
+    return is_long && std::all_of(products, products + count, [&](const StreamProduct& p) {
+             return p.weight.format == format;
+           });
   };
   if (all(PackedFormat::bf16))
     launch<Formats::bf16>(stream, job);

@@ -1,7 +1,7 @@
-// One normed row of 2048 columns against bf16 strips, at most one for a block: the router of one
-// row. stream_row_sm90.cu takes its strip in two pieces by the way that fits every size; here a
-// warp takes one run of 128 columns of the only piece, in the same order of sums: 2.3 us in place
-// of 2.8 from this launch's wait to the next one's.
+// Normed rows of 2048 columns against bf16 strips, at most one for a block: the router of one row
+// and of a few. stream_row_sm90.cu takes its strip in two pieces by the way that fits every size;
+// here a warp takes one run of 128 columns of the only piece, in the same order of sums: 2.3 us in
+// place of 2.8 from this launch's wait to the next one's.
 #include "base/cuda_error.h"
 #include "ops/launch_cuda.cuh"
 #include "ops/matmul/stream_rows.cuh"
@@ -22,6 +22,7 @@ struct StripJob {
   StreamInput input;
   StreamedWeight product[most_stream_products];
   int products;
+  int rows;
 };
 
 struct StripMemory {
@@ -31,6 +32,23 @@ struct StripMemory {
   float sums[strip_warps][tile_rows];
   sm90::Barrier full;
 };
+
+// In the order of stream_matmul_cuda.h.
+template <typename Run>
+__device__ inline float sum_runs(Run&& run) {
+  float value[strip_warps];
+#pragma unroll
+  for (int i = 0; i < strip_warps; ++i) value[i] = run(i);
+  float total = 0;
+#pragma unroll
+  for (int first = 0; first < strip_warps; first += part_runs) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < part_runs; ++i) sum += value[first + i];
+    total += sum;
+  }
+  return total;
+}
 
 __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
     strip_kernel(const __grid_constant__ StripJob job) {
@@ -74,36 +92,167 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   }
   __syncthreads();
   if (!stores) return;
-  float value[strip_warps];
-#pragma unroll
-  for (int run = 0; run < strip_warps; ++run) value[run] = memory.sums[run][thread];
-  float total = 0;
-#pragma unroll
-  for (int first = 0; first < strip_warps; first += part_runs) {
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < part_runs; ++i) sum += value[first + i];
-    total += sum;
-  }
+  const float total = sum_runs([&](int run) { return memory.sums[run][thread]; });
   static_cast<float*>(weight.y)[output] = total;
+}
+
+// --- Two to eight rows -------------------------------------------------------------------------
+
+constexpr int strip_rows = 8;                           // at most: n of mma.m16n8k16
+constexpr int row_warps = strip_warps / 4;              // that norm a row, two of its runs each
+constexpr int strip_x_stride = strip_tiles * 128 + 16;  // rows n and n + 1 share no banks
+static_assert(norm_runs == 2 * row_warps);
+
+struct StripsMemory {
+  alignas(128) std::byte weights[strip_warps][run_bytes];
+  alignas(16) std::byte x[strip_rows * strip_x_stride];
+  float norm[strip_rows][norm_floats];
+  float sums[strip_warps][strip_rows][tile_rows];
+  sm90::Barrier full;
+};
+
+// A warp's share of the norm of a row: float4s of two runs.
+struct StripNorm {
+  static constexpr int shares = strip_columns / 4 / (row_warps * warp_lanes);
+  float4 weight[shares];
+
+  __device__ static int at(int i) {
+    const auto thread = static_cast<int>(threadIdx.x) % (row_warps * warp_lanes);
+    return thread + i * row_warps * warp_lanes;
+  }
+  __device__ static int first_row() {
+    return static_cast<int>(threadIdx.x) / (row_warps * warp_lanes);
+  }
+  __device__ void load_weight(const StreamInput& in) {
+#pragma unroll
+    for (int i = 0; i < shares; ++i)
+      weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[at(i)];
+  }
+  // Rows first_row(), + 4; barriers for all threads.
+  __device__ void stage(const StreamInput& in, int rows, StripsMemory& memory, bool write) const {
+    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+#pragma unroll 1
+    for (int first = 0; first < rows; first += strip_warps / row_warps) {
+      const int row = first + first_row();
+      const bool there = row < rows;
+      float4 x[shares];
+#pragma unroll
+      for (int i = 0; i < shares; ++i)
+        x[i] =
+            there ? __ldcg(reinterpret_cast<const float4*>(in.residual + row * in.residual_stride) +
+                           at(i))
+                  : float4{0, 0, 0, 0};
+      if (there) {
+        // Share i lies in run at(i) / 32 % 8.
+        float sum[2] = {};
+#pragma unroll
+        for (int i = 0; i < shares; ++i) add_squares(sum[i % 2], x[i]);
+        memory.norm[row][at(0)] = sum[0];
+        memory.norm[row][at(1)] = sum[1];
+      }
+      __syncthreads();
+      if (!there) continue;
+      float runs[norm_runs];
+#pragma unroll
+      for (int run = 0; run < norm_runs; ++run)
+        runs[run] = memory.norm[row][run * warp_lanes + lane];
+      const float scale = norm_scale(runs, strip_columns, in.eps);
+#pragma unroll
+      for (int i = 0; i < shares; ++i) {
+        const int j = at(i);
+        const uint32_t low = bf16_pair(normed(x[i].x, scale, weight[i].x),
+                                       normed(x[i].y, scale, weight[i].y)),
+                       high = bf16_pair(normed(x[i].z, scale, weight[i].z),
+                                        normed(x[i].w, scale, weight[i].w));
+        if (write)
+          *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = {low, high};
+        std::byte* const to =
+            memory.x + row * strip_x_stride + j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
+        *reinterpret_cast<uint32_t*>(to) = low;
+        *reinterpret_cast<uint32_t*>(to + 32) = high;
+      }
+    }
+  }
+};
+
+__global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
+    strips_kernel(const __grid_constant__ StripJob job) {
+  extern __shared__ __align__(128) std::byte bytes[];
+  StripsMemory& memory = *reinterpret_cast<StripsMemory*>(bytes);
+  const auto thread = static_cast<int>(threadIdx.x), strip = static_cast<int>(blockIdx.x);
+  const int warp = thread / warp_lanes, lane = thread % warp_lanes;
+  int product = 0;
+  while (product + 1 < job.products && strip >= job.product[product + 1].first_strip) ++product;
+  const StreamedWeight& weight = job.product[product];
+  const int own = strip - weight.first_strip;
+  if (thread == 0) {
+    sm90::set_up(&memory.full, 1);
+    sm90::publish_barriers();
+    sm90::arrive_expecting(&memory.full, sizeof memory.weights);
+    sm90::bulk_copy_once(memory.weights,
+                         weight.tiles + int64_t{own} * static_cast<int>(sizeof memory.weights),
+                         sizeof memory.weights, &memory.full);
+  }
+  StripNorm norm;
+  norm.load_weight(job.input);
+  const int row = thread / static_cast<int>(tile_rows);
+  const int column = thread % static_cast<int>(tile_rows);
+  const int output = own * static_cast<int>(tile_rows) + column;
+  const bool stores = row < job.rows && output < weight.rows;
+  __syncthreads();
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  norm.stage(job.input, job.rows, memory, job.input.normed && strip == 0);
+  __syncthreads();
+  sm90::wait(&memory.full, 0);
+  const std::byte* const data = memory.weights[warp];
+  // Lanes without a row of their own read the last one, and their sums are dropped.
+  const std::byte* const x = memory.x + min(lane / 4, job.rows - 1) * strip_x_stride +
+                             warp * run_tiles * 128 + lane % 4 * 32;
+  float c[4] = {};
+#pragma unroll
+  for (int tile = 0; tile < run_tiles; ++tile)
+    add_tile<PackedFormat::bf16>(c, data + tile * tile_bytes(PackedFormat::bf16), x + tile * 128,
+                                 lane);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) memory.sums[warp][lane % 4 * 2 + i % 2][lane / 4 + i / 2 * 8] = c[i];
+  __syncthreads();
+  if (!stores) return;
+  const float total = sum_runs([&](int run) { return memory.sums[run][row][column]; });
+  static_cast<float*>(weight.y)[row * weight.stride + output] = total;
 }
 
 }  // namespace
 
-bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input,
+bool are_strips(const StreamProduct* products, int count) {
+  int64_t strips = 0;
+  for (int i = 0; i < count; ++i) {
+    const PackedMatrix& weight = products[i].weight;
+    if (weight.format != PackedFormat::bf16 || weight.columns != strip_columns ||
+        products[i].store != StreamStore::f32)
+      return false;
+    strips += weight.row_tiles();
+  }
+  return strips <= multiprocessors();
+}
+
+bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input, int64_t rows,
                           const StreamProduct* products, int count) {
+  if (!input.residual || rows > strip_rows || !are_strips(products, count)) return false;
   StripJob job{};
   job.input = input;
   job.products = count;
-  const int strips = list_products(products, count, job.product);
-  if (!input.residual || strips > multiprocessors()) return false;
-  for (int i = 0; i < count; ++i)
-    if (products[i].weight.format != PackedFormat::bf16 ||
-        products[i].weight.columns != strip_columns || products[i].store != StreamStore::f32)
-      return false;
-  keep_all_shared(strip_kernel);
-  launch_overlapped("stream_matmul_strips", strip_kernel, dim3(static_cast<unsigned>(strips)),
-                    dim3(strip_warps * warp_lanes), sizeof(StripMemory), stream, job);
+  job.rows = static_cast<int>(rows);
+  const dim3 grid(static_cast<unsigned>(list_products(products, count, job.product)));
+  const auto launch = [&](auto* kernel, size_t bytes) {
+    keep_all_shared(kernel);
+    launch_overlapped("stream_matmul_strips", kernel, grid, dim3(strip_warps * warp_lanes), bytes,
+                      stream, job);
+  };
+  if (rows == 1)
+    launch(strip_kernel, sizeof(StripMemory));
+  else
+    launch(strips_kernel, sizeof(StripsMemory));
   return true;
 }
 

@@ -7,13 +7,13 @@
 #include "ops/launch_cuda.cuh"
 #include "ops/moe/few_choice.cuh"
 #include "ops/moe/stream_row_gate_up.cuh"
-#include "ops/rehearsal_cuda.cuh"
 
 namespace qnext::ops::cuda {
 
 constexpr int few_down_warps = 8;
 constexpr int few_down_threads = few_down_warps * warp_lanes;
-static_assert(few_most_rows <= few_down_warps && few_most_rows * tile_rows <= few_down_threads);
+static_assert(few_rows * FewWarps::threads <= few_down_threads &&
+              few_most_rows * tile_rows <= few_down_threads);
 
 template <PackedFormat format>
 struct FewDownMemory {
@@ -65,92 +65,80 @@ __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsT
     coming_chunk = 0;
     coming += few_down_warps;
   };
-  // Gate and up's copies are wanted first, so some wait until the rehearsal is over.
-  constexpr int early = (ring.depth + 1) / 2;
   const int32_t row = thread / static_cast<int32_t>(tile_rows),
                 output = thread % static_cast<int32_t>(tile_rows);
   const bool adds = row < task.rows;
   float* const x = task.x + row * task.x_stride + strip * tile_rows + output;
   const int32_t act_bytes = memory.act_bytes(task);
+  float largest = 0;
+  const int routed_row = warp / 2;
+  const bool routes = routed_row < task.rows;
+  if (routes) {
+    FewLogits logits;
+    load_few_logits(task, choice, routed_row, logits);
+    largest = choose_few(task, choice, routed_row, logits);
+    // Copies overwrite its scratch.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncthreads();
+  count = *choice.count;
 #pragma unroll 1
-  for (int round = 0; round < 2; ++round) {
-    const bool rehearsal = round == 0;
-    if (!rehearsal) {
+  for (int i = 0; i < ring.depth; ++i) issue_next();
+  if (routes && warp % 2 == 0) finish_few(task, choice, routed_row, largest);
+  wait_for_earlier_kernels();
+  const float residual = adds ? __ldcg(x) : 0.0f;
+  const int32_t sixteens = shape.column_tiles * 8;
 #pragma unroll 1
-      for (int i = early; i < ring.depth; ++i) issue_next();
-      wait_for_earlier_kernels();
-    }
-    // Warps choose while others rehearse the products.
-    float largest = 0;
-    if (rehearsal && warp < task.rows) {
-      largest = choose_few(task, choice, warp, task.rows);
-      // Copies overwrite its scratch.
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-    const float residual = adds ? __ldcg(x) : 0.0f;
-    const int32_t sixteens = shape.column_tiles * 8;
-#pragma unroll 1
-    for (int32_t pair = warp; pair < (rehearsal ? min(few_down_warps, task.pairs()) : task.pairs());
-         pair += few_down_warps)
+  for (int32_t pair = warp; pair < task.pairs(); pair += few_down_warps)
 #pragma unroll 2
-      for (int32_t i = lane; i < sixteens; i += warp_lanes)
-        sm90::copy_sixteen(memory.act + pair * act_bytes + 16 * i,
-                           reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
-    sm90::close_copies();
-    sm90::wait_for_copies<0>();
-    if (!rehearsal) __syncthreads();
-    const int32_t end = !rehearsal ? count : warp >= rehearsing_warps ? few_down_warps : 0;
-    const int32_t chunks = rehearsal ? 1 : shape.chunks;
+    for (int32_t i = lane; i < sixteens; i += warp_lanes)
+      sm90::copy_sixteen(memory.act + pair * act_bytes + 16 * i,
+                         reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
+  sm90::close_copies();
+  sm90::wait_for_copies<0>();
+  __syncthreads();
 #pragma unroll 1
-    for (int32_t expert = warp; expert < end; expert += few_down_warps) {
-      const int8_t* const slots = choice.slot + (rehearsal ? 0 : expert * few_most_rows);
-      const int of = lane / 4, slot = slots[of];
-      const std::byte* const from = memory.act + (of * task.slots + slot) * act_bytes;
-      float sum[4] = {};
+  for (int32_t expert = warp; expert < count; expert += few_down_warps) {
+    const int8_t* const slots = choice.slot + expert * few_most_rows;
+    const int of = lane / 4, slot = slots[of];
+    const std::byte* const from = memory.act + (of * task.slots + slot) * act_bytes;
+    float sum[4] = {};
 #pragma unroll 1
-      for (int32_t chunk = 0; chunk < chunks; ++chunk) {
-        float4 scale;
-        const std::byte* data = rehearsal ? memory.rings[warp].data[0] : ring.wait(scale);
-        RowFragments b;
-        float of_chunk[4];
-        few_chunk_sum<format, false>(data, scale, b, of_chunk, [&] {
-          if (!rehearsal) issue_next();
+    for (int32_t chunk = 0; chunk < shape.chunks; ++chunk) {
+      float4 scale;
+      const std::byte* data = ring.wait(scale);
+      RowFragments b;
+      float of_chunk[4];
+      few_chunk_sum<format, false>(data, scale, b, of_chunk, [&] {
+        issue_next();
 #pragma unroll
-          for (int i = 0; i < chunk_tiles; ++i) {
+        for (int i = 0; i < chunk_tiles; ++i) {
 #pragma unroll
-            for (int j = 0; j < 8; ++j) b[i][j] = 0;
-            if (slot >= 0) load_fragments(from, chunk * chunk_tiles + i, b[i]);
-          }
-        });
+          for (int j = 0; j < 8; ++j) b[i][j] = 0;
+          if (slot >= 0) load_fragments(from, chunk * chunk_tiles + i, b[i]);
+        }
+      });
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sum[i] += of_chunk[i];
-      }
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int row_of_sum = lane % 4 * 2 + i, slot_of_sum = slots[row_of_sum];
-        if (slot_of_sum < 0) continue;
-        float* to = memory.parts + (row_of_sum * task.slots + slot_of_sum) * tile_rows + lane / 4;
-        to[0] = sum[i];
-        to[8] = sum[i + 2];
-      }
+      for (int i = 0; i < 4; ++i) sum[i] += of_chunk[i];
     }
-    __syncthreads();
-    if (rehearsal) {
-      count = *choice.count;
-#pragma unroll 1
-      for (int i = 0; i < early; ++i) issue_next();
-      if (warp < task.rows) finish_few(task, choice, warp, largest);
-    }
-    if (adds) {
-      const float* part = memory.parts + row * task.slots * tile_rows + output;
-      const float* weight = choice.weights + row * task.slots;
-      float total = 0;
-#pragma unroll 4
-      for (int32_t slot = 0; slot < task.slots; ++slot)
-        total = fmaf(weight[slot], part[slot * tile_rows], total);
-      if (!rehearsal) *x = residual + total;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row_of_sum = lane % 4 * 2 + i, slot_of_sum = slots[row_of_sum];
+      if (slot_of_sum < 0) continue;
+      float* to = memory.parts + (row_of_sum * task.slots + slot_of_sum) * tile_rows + lane / 4;
+      to[0] = sum[i];
+      to[8] = sum[i + 2];
     }
   }
+  __syncthreads();
+  if (!adds) return;
+  const float* part = memory.parts + row * task.slots * tile_rows + output;
+  const float* weight = choice.weights + row * task.slots;
+  float total = 0;
+#pragma unroll 4
+  for (int32_t slot = 0; slot < task.slots; ++slot)
+    total = fmaf(weight[slot], part[slot * tile_rows], total);
+  *x = residual + total;
 }
 
 }  // namespace qnext::ops::cuda

@@ -113,7 +113,7 @@ __device__ __noinline__ inline void choose_one_by_one(const float* logits, int32
       }
     }
     last_key = __reduce_max_sync(whole_warp, best);
-    // Within bounds even if the logits change meanwhile (a rehearsal's may).
+    // Within bounds even if the logits change meanwhile.
     last_id =
         min(__reduce_min_sync(whole_warp, best == last_key ? best_id : INT32_MAX), experts - 1);
     const float logit = __ldcg(logits + last_id);
@@ -185,23 +185,69 @@ __device__ inline void route_row(const RouteRule& rule, const float* logits,
   finish_row(rule, logits, gate, largest, ids, weights);
 }
 
-// All threads of a block, a logit each, choose for one row, so that nobody waits for one warp's
-// instructions. The first warp's lanes, for which it returns the largest logit, see ids and
-// exp(logit - largest) of the top k after __syncwarp().
+// What those have in shared memory who choose for a row together.
+struct alignas(16) ChoosingKeys {
+  uint32_t of_group[warp_lanes];
+  int32_t count;
+};
+
+// All threads of a block, a logit each, so that nobody waits for one warp's instructions.
 constexpr int choosing_threads = logits_per_lane * warp_lanes;
-__device__ inline float choose_together(const RouteRule& rule, const float* logits,
+struct ChoosingBlock {
+  static constexpr int threads = choosing_threads;
+  ChoosingKeys& keys;
+
+  __device__ int32_t thread() const { return static_cast<int32_t>(threadIdx.x); }
+  __device__ void meet() const { __syncthreads(); }
+};
+// `count` warps of a block for each row, which meet at barrier 1 + row.
+template <int count>
+struct ChoosingWarps {
+  static constexpr int threads = count * warp_lanes;
+  ChoosingKeys& keys;
+  int row;
+
+  __device__ int32_t thread() const { return static_cast<int32_t>(threadIdx.x) % threads; }
+  __device__ void meet() const {
+    asm volatile("barrier.sync %0, %1;" ::"r"(1 + row), "n"(threads) : "memory");
+  }
+};
+
+// A group's threads' share of a row's logits.
+template <typename Group>
+constexpr int choosing_each = choosing_threads / Group::threads;
+template <typename Group>
+__device__ inline void load_logits(const Group& group, const RouteRule& rule, const float* from,
+                                   float (&logit)[choosing_each<Group>]) {
+#pragma unroll
+  for (int i = 0; i < choosing_each<Group>; ++i) {
+    const int32_t expert = group.thread() + i * Group::threads;
+    logit[i] = expert < rule.experts ? __ldcg(from + expert) : 0.0f;
+  }
+}
+
+// A group of threads chooses for one row, `logit` from load_logits(). The first warp's lanes, for
+// which it returns the largest logit, see ids and exp(logit - largest) of the top k after
+// __syncwarp().
+template <typename Group>
+__device__ inline float choose_together(const Group& group, const RouteRule& rule,
+                                        const float* logits,
+                                        const float (&logit)[choosing_each<Group>],
                                         RouteScratch& scratch, int32_t* ids, float* weights) {
-  constexpr int neighbours = choosing_threads / warp_lanes;
+  constexpr int each = choosing_each<Group>;
+  constexpr int neighbours = Group::threads / warp_lanes;
   constexpr uint32_t low_bits = warp_lanes - 1;  // make the groups' keys distinct
-  __shared__ __align__(16) uint32_t group_key[warp_lanes];
-  __shared__ int32_t count;
-  const auto thread = static_cast<int32_t>(threadIdx.x);
+  uint32_t(&group_key)[warp_lanes] = group.keys.of_group;
+  int32_t& count = group.keys.count;
+  const int32_t thread = group.thread();
   const int lane = thread % warp_lanes;
   if (rule.top_k > 0 && rule.experts <= choosing_threads && rule.top_k <= warp_lanes) {
-    const bool has_logit = thread < rule.experts;
-    const float logit = has_logit ? __ldcg(logits + thread) : 0.0f;
-    const uint32_t key = has_logit ? order_key(logit) : 0;
-    uint32_t best = key;
+    uint32_t key[each], best = 0;
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      key[i] = thread + i * Group::threads < rule.experts ? order_key(logit[i]) : 0;
+      best = max(best, key[i]);
+    }
     // The largest of each group of threads: 32 of them, of which the k-th is the bound.
 #pragma unroll
     for (int distance = neighbours / 2; distance > 0; distance /= 2)
@@ -210,7 +256,7 @@ __device__ inline float choose_together(const RouteRule& rule, const float* logi
       group_key[thread / neighbours] = (best & ~low_bits) | (thread / neighbours);
     if (thread == 0) count = 0;
     if (thread < candidate_limit) scratch.key[thread] = 0;
-    __syncthreads();
+    group.meet();
     const uint32_t mine = group_key[lane];
     int rank = 0;
 #pragma unroll 2
@@ -221,18 +267,20 @@ __device__ inline float choose_together(const RouteRule& rule, const float* logi
     const unsigned at = __ballot_sync(whole_warp, rank == rule.top_k - 1);
     const uint32_t bound =
         __shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits;
-    if (key != 0 && key >= bound) {
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      if (key[i] == 0 || key[i] < bound) continue;
       const int32_t place = atomicAdd(&count, 1);
       if (static_cast<uint32_t>(place) < candidate_limit) {
-        scratch.key[place] = key;
-        scratch.logit[place] = logit;
-        scratch.id[place] = thread;
+        scratch.key[place] = key[i];
+        scratch.logit[place] = logit[i];
+        scratch.id[place] = thread + i * Group::threads;
       }
     }
-    __syncthreads();
+    group.meet();
   } else {
     if (thread == 0) count = candidate_limit + 1;
-    __syncthreads();
+    group.meet();
   }
   float largest = 0;
   if (thread >= warp_lanes) return largest;
@@ -264,6 +312,15 @@ __device__ inline float choose_together(const RouteRule& rule, const float* logi
     }
   }
   return largest;
+}
+
+template <typename Group>
+__device__ inline float choose_together(const Group& group, const RouteRule& rule,
+                                        const float* logits, RouteScratch& scratch, int32_t* ids,
+                                        float* weights) {
+  float logit[choosing_each<Group>];
+  load_logits(group, rule, logits, logit);
+  return choose_together(group, rule, logits, logit, scratch, ids, weights);
 }
 
 }  // namespace qnext::ops::cuda

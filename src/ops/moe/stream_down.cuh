@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ops/launch_cuda.cuh"
+#include "ops/matmul/stream_rows.cuh"
 #include "ops/moe/stream_experts_task.cuh"
 
 namespace qnext::ops::cuda {
@@ -112,11 +113,12 @@ __global__ void __launch_bounds__(expert_threads, 2)
   }
 }
 
+constexpr int parts_at_once = 12;  // of a value's slots, on their way together
+
 __global__ void __launch_bounds__(expert_threads)
     add_parts_kernel(const __grid_constant__ ExpertsTask task) {
   wait_for_earlier_kernels();
   let_next_kernel_start();
-  constexpr int at_once = 12;  // slots whose parts are on their way together
   const int64_t hidden = task.hidden;
   const int64_t row = blockIdx.y;
   const int64_t output = static_cast<int64_t>(blockIdx.x) * expert_threads + threadIdx.x;
@@ -126,19 +128,85 @@ __global__ void __launch_bounds__(expert_threads)
   float* const x = task.x + row * task.x_stride + output;
   const float residual = *x;
   float total = 0;
-  for (int32_t first = 0; first < task.slots; first += at_once) {
-    float parts[at_once], weights[at_once];
+  for (int32_t first = 0; first < task.slots; first += parts_at_once) {
+    float parts[parts_at_once], weights[parts_at_once];
 #pragma unroll
-    for (int i = 0; i < at_once; ++i) {
+    for (int i = 0; i < parts_at_once; ++i) {
       const bool valid = first + i < task.slots;
       parts[i] = valid ? __ldcg(part + (first + i) * hidden) : 0.0f;
       weights[i] = valid ? __ldcg(weight + first + i) : 0.0f;
     }
 #pragma unroll
-    for (int i = 0; i < at_once; ++i)
+    for (int i = 0; i < parts_at_once; ++i)
       if (first + i < task.slots) total = fmaf(weights[i], parts[i], total);
   }
   *x = residual + total;
+}
+
+// The same and the norm of what comes out: a block a row of up to 2048 columns, a thread four of
+// them. Half of the threads sum the squares, in the order of row_norm.cuh.
+constexpr int norm_threads = 2 * norm_runs * warp_lanes;
+__global__ void __launch_bounds__(norm_threads)
+    add_parts_and_norm_kernel(const __grid_constant__ ExpertsTask task) {
+  __shared__ float4 second[norm_runs * warp_lanes];
+  __shared__ float sums[norm_runs][warp_lanes];
+  const auto thread = static_cast<int32_t>(threadIdx.x), summing = norm_threads / 2;
+  const int lane = thread % warp_lanes;
+  const int32_t fours = task.hidden / 4;
+  const int64_t row = blockIdx.x;
+  const bool valid = thread < fours;
+  float4 norm_weight{}, value{};
+  if (valid) norm_weight = reinterpret_cast<const float4*>(task.next.weight)[thread];
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
+  auto* const x = reinterpret_cast<float4*>(task.x + row * task.x_stride) + thread;
+  const auto* const part =
+      reinterpret_cast<const float4*>(task.parts) + row * task.slots * fours + thread;
+  const float* const weight = task.routing.weights + row * task.slots;
+  if (valid) {
+    value = *x;
+    float4 total{};
+#pragma unroll 1
+    for (int32_t first = 0; first < task.slots; first += parts_at_once) {
+      float4 parts[parts_at_once];
+      float weights[parts_at_once];
+#pragma unroll
+      for (int i = 0; i < parts_at_once; ++i) {
+        const bool there = first + i < task.slots;
+        parts[i] = there ? __ldcg(part + (first + i) * fours) : float4{};
+        weights[i] = there ? __ldcg(weight + first + i) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < parts_at_once; ++i) {
+        if (first + i >= task.slots) break;
+        total.x = fmaf(weights[i], parts[i].x, total.x);
+        total.y = fmaf(weights[i], parts[i].y, total.y);
+        total.z = fmaf(weights[i], parts[i].z, total.z);
+        total.w = fmaf(weights[i], parts[i].w, total.w);
+      }
+    }
+    value = {value.x + total.x, value.y + total.y, value.z + total.z, value.w + total.w};
+    *x = value;
+  }
+  if (thread >= summing) second[thread - summing] = value;
+  __syncthreads();
+  if (thread < summing) {
+    float sum = 0;
+    add_squares(sum, value);
+    add_squares(sum, second[thread]);
+    sums[thread / warp_lanes][lane] = sum;
+  }
+  __syncthreads();
+  float runs[norm_runs];
+#pragma unroll
+  for (int run = 0; run < norm_runs; ++run) runs[run] = sums[run][lane];
+  const float scale = norm_scale(runs, task.hidden, task.next.eps);
+  if (!valid) return;
+  const Pair low = bf16_pair(normed(value.x, scale, norm_weight.x),
+                             normed(value.y, scale, norm_weight.y)),
+             high = bf16_pair(normed(value.z, scale, norm_weight.z),
+                              normed(value.w, scale, norm_weight.w));
+  reinterpret_cast<uint2*>(task.next.y + row * task.next.stride)[thread] = {low, high};
 }
 
 }  // namespace qnext::ops::cuda

@@ -4,10 +4,11 @@
 //   x[row] += sum over slots s of weight_s * down_e act[row, s]      (s ascending, fmaf from 0)
 //
 // One row: two launches. Each block routes the row for itself; the second kernel starts while the
-// first still runs and fetches its weights meanwhile. Two rows in f8 and two to four at 4 bits,
-// where chunks of 256 columns are whole: two launches as well, with every row a column of every
-// chosen expert's products. More rows: routing, a list of who chose whom, the same two stages
-// visiting each chosen expert once for every 8 of its rows, and the sum over slots: five launches.
+// first still runs and fetches its weights meanwhile. Two to four rows in f8 and at 4 bits, where
+// chunks of 256 columns are whole: two launches as well, with every row a column of every chosen
+// expert's products. More rows: routing, a list of who chose whom (up to eight rows: both in one),
+// the same two stages visiting each chosen expert once for every 8 of its rows, and the sum over
+// slots (up to eight rows: and the norm that follows).
 // Each weight of a chosen expert is read from memory once, and once more, from L2 if it is still
 // there, for every further 8 rows. All give the same bits: a row's sums have one order, a constant
 // of the shape.
@@ -28,6 +29,14 @@ constexpr int64_t most_streamed_rows = 256;
 // Bytes of workspace (256-byte aligned) that stream_experts() needs.
 size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int64_t slots);
 
+// The norm of x that comes behind the experts (row_norms_cuda.h).
+struct NextNorm {
+  const float* weight = nullptr;  // [hidden]; null: none is wanted
+  float eps = 0;
+  Bf16* y = nullptr;  // [rows, stride]; may be where stream_experts() finds `normed`
+  int64_t stride = 0;
+};
+
 // normed bf16 [rows, normed_stride], zeros from column `hidden` to the next multiple of 64; x fp32
 // [rows, x_stride]; 1 <= rows <= 256. experts.experts is routing.experts, plus one if there is a
 // shared expert. Writes routing.ids, .weights and .chosen as route_experts() does. All launches
@@ -39,8 +48,11 @@ size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int6
 // while others may still write them, to no effect: all must be memory that can be read, whatever it
 // holds. With more rows, the shared expert's rows are multiplied, and results written into the
 // workspace, while the list is made: all kernels before the routing have ended by then.
-void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
+//
+// True: `next` is done too, its bits those of rms_norm_rows(). That is where up to eight rows take
+// the kernels of many rows and have at most 2048 columns, and rows of x are 16-byte aligned.
+bool stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
                     int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
-                    int64_t x_stride, void* workspace);
+                    int64_t x_stride, void* workspace, const NextNorm& next = {});
 
 }  // namespace qnext::ops::cuda

@@ -9,6 +9,7 @@
 
 #include "ops/moe/moe.h"
 #include "ops/moe/packed_experts_test.h"
+#include "ops/rms_norm/row_norms_cuda.h"
 
 namespace qnext::ops::cuda {
 namespace {
@@ -380,6 +381,40 @@ TEST_P(StreamExpertsCuda, ARowsBitsDoNotDependOnTheOthersWhateverItsSize) {
   for (int64_t r = 0; r < rows; ++r)
     ASSERT_TRUE(same_bits(run(experts, part_of(inputs, r, 1)).x, slice(all, r * hidden, hidden)))
         << r;
+}
+
+// Where the launches norm what comes out, the bits are those of a norm behind them; elsewhere
+// nothing is written.
+TEST_P(StreamExpertsCuda, TheNextNormIsThatOfALaunchOfItsOwn) {
+  for (int64_t hidden : {136, 192, 2048, 2240}) {
+    const ExpertsOnDevice experts(GetParam(), hidden, std::vector<int64_t>(6, 64));
+    const std::vector<float> weights = random_floats(static_cast<size_t>(hidden), 31, 0.5f);
+    const OnDevice<float> weight(weights);
+    for (int64_t rows : {1, 2, 3, 8, 9}) {
+      const Inputs inputs = make_inputs({5, 3, true, true}, hidden, rows, 23);
+      const RoutingOnDevice routing(inputs.like, rows, inputs.logits, inputs.gate);
+      const Bf16Rows normed(inputs.values, hidden);
+      const OnDevice<Bf16> device_normed(normed.bits);
+      const int64_t stride = hidden + 4;
+      const auto count = static_cast<size_t>(rows * stride);
+      const OnDevice<float> x(random_floats(count, 29, 1));
+      const std::vector<Bf16> untouched(count, 0x7FC1);
+      const OnDevice<Bf16> found(untouched), expected(untouched);
+      const OnDevice<float> workspace(poisoned(
+          stream_experts_workspace(experts.view(), rows, routing.view.slots()) / sizeof(float) +
+          1));
+      const bool done = stream_experts(nullptr, experts.view(), routing.view, rows,
+                                       device_normed.get(), normed.stride, x.get(), stride,
+                                       workspace.get(), {weight.get(), 1e-6f, found.get(), stride});
+      if (done)
+        rms_norm_rows(nullptr, x.get(), stride, nullptr, weight.get(), 1e-6f, rows, hidden,
+                      expected.get(), stride);
+      EXPECT_EQ(found.values(), expected.values()) << rows << " rows of " << hidden;
+      if (rows > 4) {
+        EXPECT_EQ(done, rows == 8 && hidden <= 2048);
+      }
+    }
+  }
 }
 
 // A row alone has kernels of its own, and so have a few rows where chunks are whole.

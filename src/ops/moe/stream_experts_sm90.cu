@@ -19,6 +19,7 @@
 #include "ops/moe/expert_groups.cuh"
 #include "ops/moe/few_down.cuh"
 #include "ops/moe/few_gate_up.cuh"
+#include "ops/moe/route_groups.cuh"
 #include "ops/moe/stream_down.cuh"
 #include "ops/moe/stream_experts_cuda.h"
 #include "ops/moe/stream_gate_up.cuh"
@@ -97,19 +98,42 @@ bool run_few(cudaStream_t stream, const ExpertsTask& task) {
   return true;
 }
 
+// Routing and the groups of pairs.
+void route(cudaStream_t stream, const ExpertsTask& task) {
+  if (routes_at_once(task)) {
+    launch_overlapped("routing and groups", route_groups, dim3(1),
+                      dim3(static_cast<unsigned>(task.rows * RoutingWarps::threads)), 0, stream,
+                      task);
+    return;
+  }
+  const size_t listing = listing_memory(task.experts, task.pairs());
+  if (listing > block_memory) fail_cuda("stream_experts: too many experts or slots");
+  route_experts(stream, task.routing, task.rows);
+  launch_overlapped("groups of pairs", list_groups, dim3(1), dim3(listing_threads), listing, stream,
+                    task);
+}
+
+// Above so many rows a launch for their norm is no matter.
+bool can_norm(const ExpertsTask& task) {
+  constexpr int32_t few = 8;
+  return task.next.weight && task.rows <= few && task.hidden % 4 == 0 && task.x_stride % 4 == 0 &&
+         task.hidden <= 4 * norm_threads;
+}
+
 template <PackedFormat format>
 void run_many(cudaStream_t stream, const ExpertsTask& task) {
   const size_t gate_up = memory_of<GateUpMemory<format>>(task);
   const size_t down = memory_of<CommonMemory<format>>(task);
-  const size_t listing = listing_memory(task.experts, task.pairs());
-  if (listing > block_memory) fail_cuda("stream_experts: too many experts or slots");
   const dim3 grid(static_cast<unsigned>(2 * multiprocessors())), threads(expert_threads);
-  route_experts(stream, task.routing, task.rows);
-  launch_overlapped("groups of pairs", list_groups, dim3(1), dim3(listing_threads), listing, stream,
-                    task);
+  route(stream, task);
   launch_overlapped("experts' gate and up", gate_up_kernel<format>, grid, threads, gate_up, stream,
                     task);
   launch_overlapped("experts' down", down_parts_kernel<format>, grid, threads, down, stream, task);
+  if (can_norm(task)) {
+    launch_overlapped("sum over slots and norm", add_parts_and_norm_kernel,
+                      dim3(static_cast<unsigned>(task.rows)), dim3(norm_threads), 0, stream, task);
+    return;
+  }
   const auto blocks = static_cast<unsigned>((task.hidden + expert_threads - 1) / expert_threads);
   launch_overlapped("sum over slots", add_parts_kernel,
                     dim3(blocks, static_cast<unsigned>(task.rows)), threads, 0, stream, task);
@@ -120,19 +144,18 @@ bool can_count(const ExpertMatrices& matrices, int64_t groups) {
   return int64_t{matrices.strips} * matrices.strips * groups < int64_t{1} << 32;
 }
 
+// Whether task.next is done.
 template <PackedFormat format>
-void run(cudaStream_t stream, const ExpertsTask& task) {
+bool run(cudaStream_t stream, const ExpertsTask& task) {
   const int64_t groups = expert_groups_limit(task.experts, task.rows, task.slots);
   if (!can_count(task.gate_up, groups) || !can_count(task.down, groups))
     fail_cuda("stream_experts: hidden or width too large");
-  if (task.rows == 1 && run_one<format>(stream, task)) return;
+  if (task.rows == 1 && run_one<format>(stream, task)) return false;
   if constexpr (format != PackedFormat::bf16) {
-    // Measured: more rows are faster by the kernels of many (docs/performance.md).
-    constexpr int32_t few = format == PackedFormat::f8 ? 2 : 4;
-    static_assert(few <= pair_rows);
-    if (task.rows > 1 && task.rows <= few && run_few<format>(stream, task)) return;
+    if (task.rows > 1 && task.rows <= few_rows && run_few<format>(stream, task)) return false;
   }
   run_many<format>(stream, task);
+  return can_norm(task);
 }
 
 }  // namespace
@@ -144,10 +167,10 @@ size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int6
   return static_cast<size_t>(carver.bytes());
 }
 
-void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
+bool stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
                     int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
-                    int64_t x_stride, void* workspace) {
-  if (rows == 0) return;
+                    int64_t x_stride, void* workspace, const NextNorm& next) {
+  if (rows == 0) return false;
   const int64_t slots = routing.slots(), pairs = rows * slots;
   if (rows > most_streamed_rows || pairs > INT16_MAX || experts.experts > INT16_MAX ||
       experts.experts != routing.experts + (routing.shared ? 1 : 0))
@@ -166,6 +189,7 @@ void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Rou
   carve(carver, experts, rows, slots, task);
   task.x = x;
   task.x_stride = x_stride;
+  task.next = next;
   switch (experts.format) {
     case PackedFormat::bf16:
       return run<PackedFormat::bf16>(stream, task);
@@ -174,6 +198,7 @@ void stream_experts(cudaStream_t stream, const PackedExperts& experts, const Rou
     case PackedFormat::q4:
       return run<PackedFormat::q4>(stream, task);
   }
+  return false;
 }
 
 }  // namespace qnext::ops::cuda

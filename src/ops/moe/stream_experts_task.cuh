@@ -7,6 +7,7 @@
 #include "ops/moe/packed_experts_cuda.h"
 #include "ops/moe/route_cuda.h"
 #include "ops/moe/route_row.cuh"
+#include "ops/moe/stream_experts_cuda.h"
 
 namespace qnext::ops::cuda {
 
@@ -63,6 +64,7 @@ struct ExpertsTask {
   float* parts;  // [rows * slots, hidden]: more than one row only
   float* x;
   int64_t x_stride;
+  NextNorm next;
 
   __host__ __device__ int32_t pairs() const { return rows * slots; }
   // More than one row. Groups of the shared expert, of which nothing has to be known, come first.

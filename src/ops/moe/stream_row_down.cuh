@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   // The next layer's projections may take the place of gate and up's blocks as these end.
   let_next_kernel_start();
   extern __shared__ __align__(128) std::byte bytes[];
+  __shared__ ChoosingKeys choosing_keys;
   Carver carver(bytes);
   const Memory memory(carver, task);
   const auto thread = static_cast<int32_t>(threadIdx.x);
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   }
   // The router's logits are there: gate and up let this kernel start behind their wait for them.
   const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
-  const float largest =
-      choose_together(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+  const float largest = choose_together(ChoosingBlock{choosing_keys}, rule, routing.logits,
+                                        *memory.scratch, memory.ids, memory.weights);
   __syncthreads();
   if (lane == 0) {
     if (warp >= early_pieces) let_pass(cycles_behind_early<format>);

@@ -159,6 +159,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
     row_gate_up_kernel(const __grid_constant__ ExpertsTask task) {
   using Memory = RowGateUpMemory<format>;
   extern __shared__ __align__(128) std::byte bytes[];
+  __shared__ ChoosingKeys choosing_keys;
   Carver carver(bytes);
   const Memory memory(carver, task);
   const auto thread = static_cast<int32_t>(threadIdx.x);
@@ -217,8 +218,8 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   uint4 row{};
   if (thread < tiles * 8) row = __ldcg(reinterpret_cast<const uint4*>(task.normed) + thread);
   const float gate = warp == 0 ? shared_logit(rule, routing.shared_gate) : 0.0f;
-  const float largest =
-      choose_together(rule, routing.logits, *memory.scratch, memory.ids, memory.weights);
+  const float largest = choose_together(ChoosingBlock{choosing_keys}, rule, routing.logits,
+                                        *memory.scratch, memory.ids, memory.weights);
   const Pair pairs[4] = {row.x, row.y, row.z, row.w};
   const auto put_row = [&](const auto& kept) {
     if (thread >= tiles * 8) return;
