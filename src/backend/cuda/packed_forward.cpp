@@ -238,8 +238,9 @@ void PackedForward::mtp_pass(const PassEnds& ends) {
   const Product fc{mtp.fc, ops::cuda::StreamStore::f32, w_->x, width};
   project(w_->mtp_input, w_->mtp_stride, {&fc, 1});
   if (!ends.hidden_out) {
-    prepare_attention(mtp.layer.input_norm, std::get<PackedAttention>(mtp.layer.mixer),
-                      kv_layers(config_, false));
+    prepare_attention(
+        project_attention(mtp.layer.input_norm, std::get<PackedAttention>(mtp.layer.mixer)),
+        kv_layers(config_, false));
     return;
   }
   layer(mtp.layer, -1, kv_layers(config_, false), 0, nullptr);

@@ -83,8 +83,8 @@ class PackedForward final : public Passes {
   void mtp_pass(const PassEnds& ends);
   void layer(const PackedLayer& weights, int index, int64_t kv_index, int64_t delta_index,
              const Vector* next_norm);
-  ops::cuda::PagedCache prepare_attention(Vector norm, const PackedAttention& weights,
-                                          int64_t kv_index);
+  ops::cuda::PagedProjections project_attention(Vector norm, const PackedAttention& weights);
+  void prepare_attention(const ops::cuda::PagedProjections& projections, int64_t kv_index);
   void gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index);
   void gated_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);
   void plain_delta_net(Vector norm, const PackedDelta& weights, int64_t delta_index);

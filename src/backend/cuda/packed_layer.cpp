@@ -119,9 +119,8 @@ void PackedForward::add_to_residual(const PackedMatrix& weight) {
 
 // --- mixers ----------------------------------------------------------------------------------
 
-// Queries, and keys and values into the cache.
-ops::cuda::PagedCache PackedForward::prepare_attention(Vector norm, const PackedAttention& weights,
-                                                       int64_t kv_index) {
+ops::cuda::PagedProjections PackedForward::project_attention(Vector norm,
+                                                             const PackedAttention& weights) {
   const int64_t stride = w_->projected_stride;
   Bf16* q = w_->projected;
   Bf16* k = q + weights.q.rows;
@@ -144,15 +143,24 @@ ops::cuda::PagedCache PackedForward::prepare_attention(Vector norm, const Packed
   projections.cosine = w_->cosine;
   projections.sine = w_->sine;
   projections.half = rope_.rotary_dims / 2;
-  const ops::cuda::PagedCache cache = pages_->paged_layer(kv_index);
-  ops::cuda::paged_prepare(stream_.get(), pass_.batch, paged_shape_, cache, projections,
-                           w_->queries, w_->queries_stride);
-  return cache;
+  return projections;
+}
+
+// Queries, and keys and values into the cache.
+void PackedForward::prepare_attention(const ops::cuda::PagedProjections& projections,
+                                      int64_t kv_index) {
+  ops::cuda::paged_prepare(stream_.get(), pass_.batch, paged_shape_, pages_->paged_layer(kv_index),
+                           projections, w_->queries, w_->queries_stride);
 }
 
 void PackedForward::gated_attention(Vector norm, const PackedAttention& weights, int64_t kv_index) {
   const int64_t d = config_.head_dim;
-  const ops::cuda::PagedCache cache = prepare_attention(norm, weights, kv_index);
+  const ops::cuda::PagedProjections projections = project_attention(norm, weights);
+  const ops::cuda::PagedCache cache = pages_->paged_layer(kv_index);
+  // Where each sequence has one row, attention makes it ready itself: a launch less.
+  const bool row_form =
+      answer_ && most_rows_ == 1 && ops::cuda::paged_row_takes(paged_shape_, projections.half);
+  if (!row_form) prepare_attention(projections, kv_index);
   ops::cuda::PagedAttention inputs;
   inputs.q = w_->queries;
   inputs.q_stride = w_->queries_stride;
@@ -161,7 +169,10 @@ void PackedForward::gated_attention(Vector norm, const PackedAttention& weights,
   inputs.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
   inputs.out = w_->mixed;
   inputs.out_stride = w_->mixed_stride;
-  if (answer_)
+  if (row_form)
+    ops::cuda::paged_attention_row(stream_.get(), pass_.batch, paged_shape_, cache, projections,
+                                   inputs, longest_, attention_.data());
+  else if (answer_)
     ops::cuda::paged_attention_answer(stream_.get(), pass_.batch, paged_shape_, cache, inputs,
                                       most_rows_, longest_, attention_.data());
   else

@@ -60,6 +60,54 @@ __global__ void __launch_bounds__(
   answer_block<format, tiles, column_warps, fixed_dim, true>(a);
 }
 
+// The pieces of a row and head, for up to 64 of its dimensions: 16 threads of four dimensions each,
+// 16 lots; lot i merges clusters of pieces i, i + 16, ..., then the lots are added in order.
+constexpr int merge_dims = 64;
+constexpr int merge_lots = 16;
+constexpr int merge_threads = merge_lots * merge_dims / 4;
+
+__global__ void __launch_bounds__(merge_threads) merge_kernel(const Answer a) {
+  __shared__ float4 lot_sums[merge_lots][merge_dims / 4];
+  __shared__ float2 lot_weights[merge_lots];
+  let_next_kernel_start();
+  const auto dim = static_cast<int>(a.shape.head_dim);
+  const int slices = (dim + merge_dims - 1) / merge_dims;
+  const SequenceRows sequence = a.batch.sequence[blockIdx.z];  // older than running kernels
+  wait_for_earlier_kernels();
+  const auto in_sequence = static_cast<int>(blockIdx.y);
+  if (in_sequence >= sequence.rows) return;
+  const int64_t row = sequence.first_row + in_sequence;
+  const int head = static_cast<int>(blockIdx.x) / slices;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lot = thread / (merge_dims / 4);
+  const int d = static_cast<int>(blockIdx.x) % slices * merge_dims + thread % (merge_dims / 4) * 4;
+  const auto pieces = static_cast<int>(Pieces(sequence.first_position + in_sequence + 1).count());
+  const int64_t first = (row * a.shape.query_heads + head) * a.pieces;
+
+  const uint2 gate = gate_of(a, row, head, min(d, dim - 4));
+  Partial mine{{-INFINITY, 0}, {0, 0, 0, 0}};
+  for (int c = lot * cluster_pieces; c < pieces; c += merge_lots * cluster_pieces) {
+    float2 weights[cluster_pieces];
+    float4 sums[cluster_pieces];
+#pragma unroll
+    for (int p = 0; p < cluster_pieces; ++p) {
+      const int64_t index = first + min(c + p, pieces - 1);  // no branches: loads go together
+      weights[p] = a.weights[index];
+      sums[p] = *reinterpret_cast<const float4*>(a.sums + index * dim + min(d, dim - 4));
+    }
+    const Partial cluster = merge_cluster(weights, sums, pieces - c);
+    mine = c < merge_lots * cluster_pieces ? cluster : merge_two(mine, cluster);
+  }
+  lot_sums[lot][thread % (merge_dims / 4)] = mine.sums;
+  if (thread % (merge_dims / 4) == 0) lot_weights[lot] = mine.weight;
+  __syncthreads();
+  if (lot != 0 || d >= dim) return;
+#pragma unroll
+  for (int i = 1; i < merge_lots; ++i)
+    if (i * cluster_pieces < pieces) mine = merge_two(mine, {lot_weights[i], lot_sums[i][thread]});
+  finish(a, row, head, d, mine, gate);
+}
+
 template <KvFormat format, int tiles, int column_warps, int fixed_dim>
 void launch_block(cudaStream_t stream, Answer answer, int columns) {
   using Block = AnswerLayout<format, tiles, column_warps, fixed_dim, false>;
@@ -110,6 +158,23 @@ size_t paged_answer_workspace(const PagedShape& shape, int64_t rows, int64_t lon
          sizeof(float);
 }
 
+Answer answer_of(const Batch& batch, const PagedShape& shape, const PagedCache& cache,
+                 const PagedAttention& inputs, int64_t longest, void* workspace) {
+  const auto pieces = static_cast<int>(most_pieces(longest));
+  auto* const sums = static_cast<float*>(workspace);
+  float* const weights = sums + batch.rows * shape.query_heads * pieces * shape.head_dim;
+  const auto group = static_cast<int>(shape.query_heads / shape.kv_heads);
+  return {batch, shape, cache, inputs, pieces, group, 1, sums, reinterpret_cast<float2*>(weights)};
+}
+
+void merge_answer(cudaStream_t stream, const Answer& answer, int64_t most_rows) {
+  if (answer.pieces <= cluster_pieces) return;
+  const int64_t slices = (answer.shape.head_dim + merge_dims - 1) / merge_dims;
+  const dim3 grid(static_cast<unsigned>(answer.shape.query_heads * slices),
+                  static_cast<unsigned>(most_rows), static_cast<unsigned>(answer.batch.sequences));
+  launch_overlapped("merge attention", merge_kernel, grid, merge_threads, 0, stream, answer);
+}
+
 void paged_attention_answer(cudaStream_t stream, const Batch& batch, const PagedShape& shape,
                             const PagedCache& cache, const PagedAttention& inputs,
                             int64_t most_rows, int64_t longest, void* workspace) {
@@ -117,26 +182,13 @@ void paged_attention_answer(cudaStream_t stream, const Batch& batch, const Paged
     fail_cuda("paged attention takes heads of multiples of 16 dimensions up to 256");
   if (most_rows > most_answer_rows) fail_cuda("an answer has at most 8 rows a sequence");
   if (batch.sequences == 0) return;
-  Answer answer{batch,
-                shape,
-                cache,
-                inputs,
-                static_cast<int>(most_pieces(longest)),
-                1,
-                static_cast<float*>(workspace),
-                nullptr};
-  answer.weights = reinterpret_cast<float2*>(answer.sums + batch.rows * shape.query_heads *
-                                                               answer.pieces * shape.head_dim);
-  const auto columns = static_cast<int>(most_rows * (shape.query_heads / shape.kv_heads));
+  const Answer answer = answer_of(batch, shape, cache, inputs, longest, workspace);
+  const auto columns = static_cast<int>(most_rows) * answer.group;
   if (shape.format == KvFormat::bf16)
     launch_format<KvFormat::bf16>(stream, answer, columns);
   else
     launch_format<KvFormat::f8>(stream, answer, columns);
-  if (answer.pieces <= cluster_pieces) return;
-  const int64_t slices = (shape.head_dim + merge_dims - 1) / merge_dims;
-  const dim3 grid(static_cast<unsigned>(shape.query_heads * slices),
-                  static_cast<unsigned>(most_rows), static_cast<unsigned>(batch.sequences));
-  launch_overlapped("merge attention", merge_kernel, grid, merge_threads, 0, stream, answer);
+  merge_answer(stream, answer, most_rows);
 }
 
 }  // namespace qnext::ops::cuda

@@ -58,16 +58,21 @@ struct Work {
   int columns;  // of the sequence
   int page;     // lane l: the piece's page l
 
-  // The longest pieces first.
-  __device__ Work(const Answer& a, bool clustered, int block_columns)
+  // The longest pieces first. one_group: of columns; it and `clustered` are known when compiling,
+  // and nothing is divided then.
+  __device__ Work(const Answer& a, bool clustered, bool one_group, int block_columns)
       : sequence(a.batch.sequence[blockIdx.z]),
         last(sequence.first_position + sequence.rows - 1),
         piece(static_cast<int>(clustered ? blockIdx.x : gridDim.x - 1 - blockIdx.x)),
-        begin(static_cast<int>(Pieces(last + 1).begin(piece))),
-        end(min(static_cast<int>(Pieces(last + 1).begin(piece + 1)), last + 1)),
-        group(static_cast<int>(a.shape.query_heads / a.shape.kv_heads)),
-        kv_head(static_cast<int>(blockIdx.y) / a.column_groups),
-        first_column(static_cast<int>(blockIdx.y) % a.column_groups * block_columns),
+        begin(clustered ? short_piece(last + 1) * piece
+                        : static_cast<int>(Pieces(last + 1).begin(piece))),
+        end(min(clustered ? begin + short_piece(last + 1)
+                          : static_cast<int>(Pieces(last + 1).begin(piece + 1)),
+                last + 1)),
+        group(a.group),
+        kv_head(static_cast<int>(one_group ? blockIdx.y : blockIdx.y / a.column_groups)),
+        first_column(one_group ? 0
+                               : static_cast<int>(blockIdx.y) % a.column_groups * block_columns),
         columns(sequence.rows * group) {
     static_assert(most_piece / page_tokens <= warp_lanes);
     const int lane = static_cast<int>(threadIdx.x) % warp_lanes;

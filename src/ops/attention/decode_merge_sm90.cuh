@@ -7,10 +7,12 @@
 #include "ops/activation/activation_device.h"
 #include "ops/attention/paged_sm90.cuh"
 #include "ops/launch_cuda.cuh"
+#include "ops/sm90/cluster.cuh"
 
 namespace qnext::ops::cuda {
 
 constexpr int cluster_pieces = 16;
+constexpr int cluster_positions = 2048;  // that they hold
 
 // How the positions that a row sees are cut. Up to 2,048 into at most 16 pieces of 64 or 128
 // positions, which a cluster merges. From there on contexts begin alike: 16 pieces of 128
@@ -25,14 +27,22 @@ constexpr int64_t cut_alike = 65536;
 constexpr int64_t pieces_at_once = 132;
 static_assert(answer_span == pieces_at_once * page_positions);
 
+// A cluster's pieces.
+__host__ __device__ constexpr int short_piece(int64_t positions) {
+  return positions <= 1024 ? 64 : 128;
+}
+__host__ __device__ constexpr int short_pieces(int positions) {
+  return positions <= 1024 ? (positions + 63) / 64
+                           : (positions + 127) / 128;  // no variable divisor
+}
+
 struct Pieces {
   int64_t positions;
   int64_t length;  // of a piece; 0: as the table says
 
   __host__ __device__ explicit constexpr Pieces(int64_t positions_)
       : positions(positions_),
-        length(positions_ <= 1024        ? 64
-               : positions_ <= 2048      ? 128
+        length(positions_ <= 2048        ? short_piece(positions_)
                : positions_ <= cut_alike ? 0
                : positions_ > pieces_at_once * most_piece
                    ? most_piece
@@ -45,8 +55,7 @@ struct Pieces {
                       : 16384 + 512 * (i - 72);
   }
   __host__ __device__ constexpr int64_t count() const {
-    return positions <= 1024    ? (positions + 63) / 64  // no division by a variable
-           : positions <= 2048  ? (positions + 127) / 128
+    return positions <= 2048    ? short_pieces(static_cast<int>(positions))
            : length > 0         ? (positions + length - 1) / length
            : positions <= 16384 ? 16 + (positions - 2048 + 255) / 256
                                 : 72 + (positions - 16384 + 511) / 512;
@@ -71,23 +80,32 @@ struct Answer {
   PagedCache cache;
   PagedAttention inputs;
   int pieces;         // room for a row's, at least most_pieces() of the longest
+  int group;          // query heads a kv head
   int column_groups;  // of a sequence
   float* sums;        // [...][head_dim]
   float2* weights;    // [...]: highest score * log2(e), sum of 2^(score - highest)
 };
+
+// What a launch over the pieces of `longest` positions works on, and the merging kernel behind it,
+// where no cluster has merged them. Both in decode_attention_sm90.cu.
+Answer answer_of(const Batch& batch, const PagedShape& shape, const PagedCache& cache,
+                 const PagedAttention& inputs, int64_t longest, void* workspace);
+void merge_answer(cudaStream_t stream, const Answer& answer, int64_t most_rows);
 
 // A sum over some keys for four dimensions; weight: highest score, sum of weights below it.
 struct Partial {
   float2 weight;
   float4 sums;
 };
-__device__ inline void add_scaled(Partial& to, const float2& weight, const float4& sums) {
-  const float factor = exp2_fast(weight.x - to.weight.x);
-  to.weight.y = fmaf(weight.y, factor, to.weight.y);
+__device__ inline void add_times(Partial& to, float weight, const float4& sums, float factor) {
+  to.weight.y = fmaf(weight, factor, to.weight.y);
   to.sums.x = fmaf(sums.x, factor, to.sums.x);
   to.sums.y = fmaf(sums.y, factor, to.sums.y);
   to.sums.z = fmaf(sums.z, factor, to.sums.z);
   to.sums.w = fmaf(sums.w, factor, to.sums.w);
+}
+__device__ inline void add_scaled(Partial& to, const float2& weight, const float4& sums) {
+  add_times(to, weight.y, sums, exp2_fast(weight.x - to.weight.x));
 }
 // The first `count` of a cluster's pieces, in order.
 __device__ inline Partial merge_cluster(const float2 (&weights)[cluster_pieces],
@@ -128,10 +146,7 @@ __device__ inline void finish(const Answer& a, int64_t row, int head, int d, con
 // What lies at `mine` in the shared memory of block `rank` of the cluster.
 template <typename T>
 __device__ inline T of_block(const void* mine, int rank) {
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;"
-      : "=r"(address)
-      : "r"(shared_address(mine)), "r"(rank));
+  const uint32_t address = sm90::address_in_block(shared_address(mine), rank);
   T value;
   if constexpr (sizeof(T) == 8)
     asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
@@ -144,54 +159,6 @@ __device__ inline T of_block(const void* mine, int rank) {
                  : "r"(address)
                  : "memory");
   return value;
-}
-
-// The pieces of a row and head, for up to 64 of its dimensions: 16 threads of four dimensions each,
-// 16 lots; lot i merges clusters of pieces i, i + 16, ..., then the lots are added in order.
-constexpr int merge_dims = 64;
-constexpr int merge_lots = 16;
-constexpr int merge_threads = merge_lots * merge_dims / 4;
-
-static __global__ void __launch_bounds__(merge_threads) merge_kernel(const Answer a) {
-  __shared__ float4 lot_sums[merge_lots][merge_dims / 4];
-  __shared__ float2 lot_weights[merge_lots];
-  let_next_kernel_start();
-  const auto dim = static_cast<int>(a.shape.head_dim);
-  const int slices = (dim + merge_dims - 1) / merge_dims;
-  const SequenceRows sequence = a.batch.sequence[blockIdx.z];  // older than running kernels
-  wait_for_earlier_kernels();
-  const auto in_sequence = static_cast<int>(blockIdx.y);
-  if (in_sequence >= sequence.rows) return;
-  const int64_t row = sequence.first_row + in_sequence;
-  const int head = static_cast<int>(blockIdx.x) / slices;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lot = thread / (merge_dims / 4);
-  const int d = static_cast<int>(blockIdx.x) % slices * merge_dims + thread % (merge_dims / 4) * 4;
-  const auto pieces = static_cast<int>(Pieces(sequence.first_position + in_sequence + 1).count());
-  const int64_t first = (row * a.shape.query_heads + head) * a.pieces;
-
-  const uint2 gate = gate_of(a, row, head, min(d, dim - 4));
-  Partial mine{{-INFINITY, 0}, {0, 0, 0, 0}};
-  for (int c = lot * cluster_pieces; c < pieces; c += merge_lots * cluster_pieces) {
-    float2 weights[cluster_pieces];
-    float4 sums[cluster_pieces];
-#pragma unroll
-    for (int p = 0; p < cluster_pieces; ++p) {
-      const int64_t index = first + min(c + p, pieces - 1);  // no branches: loads go together
-      weights[p] = a.weights[index];
-      sums[p] = *reinterpret_cast<const float4*>(a.sums + index * dim + min(d, dim - 4));
-    }
-    const Partial cluster = merge_cluster(weights, sums, pieces - c);
-    mine = c < merge_lots * cluster_pieces ? cluster : merge_two(mine, cluster);
-  }
-  lot_sums[lot][thread % (merge_dims / 4)] = mine.sums;
-  if (thread % (merge_dims / 4) == 0) lot_weights[lot] = mine.weight;
-  __syncthreads();
-  if (lot != 0 || d >= dim) return;
-#pragma unroll
-  for (int i = 1; i < merge_lots; ++i)
-    if (i * cluster_pieces < pieces) mine = merge_two(mine, {lot_weights[i], lot_sums[i][thread]});
-  finish(a, row, head, d, mine, gate);
 }
 
 }  // namespace qnext::ops::cuda

@@ -16,8 +16,12 @@ class AnswerWarp {
   using Layout = AnswerLayout<format, tiles, column_warps, fixed_dim, clustered>;
   static constexpr int steps = Layout::steps;
   static constexpr int bytes = element_bytes(format);
+  static constexpr bool one_group = column_warps == 1;  // of columns: else there may be more
   static constexpr int subs = Layout::subs;
   static constexpr int unit = Layout::unit;
+  // Of a warp.
+  static constexpr int most_copies =
+      2 * ((clustered ? short_piece(cluster_positions) : most_piece) / unit / unit_warps);
   static constexpr int chains = 4 / subs;  // sums of a score: products need not wait for each other
   static constexpr int stride = format == KvFormat::bf16 ? 1 : 2;  // steps a load of fragments
 
@@ -37,11 +41,12 @@ class AnswerWarp {
         ring(shared_address(data) + unit_warp * Layout::ring),
         full(shared_address(block_weights + Layout::columns) + unit_warp * Layout::slots * 16),
         free(full + Layout::slots * 8),
-        work(a, clustered, Layout::columns) {
+        work(a, clustered, one_group, Layout::columns) {
     if (lane == 0 && column_warp == 0) {
+#pragma unroll 1
       for (int i = 0; i < Layout::slots; ++i) {
         barrier_init(full + 8 * i, 1);
-        barrier_init(free + 8 * i, column_warps);
+        if (column_warps > 1) barrier_init(free + 8 * i, column_warps);
       }
       barrier_init_done();
     }
@@ -64,19 +69,8 @@ class AnswerWarp {
   __device__ __forceinline__ void run() {
     load_queries();
     start_sums();
-    for (int i = 0; i < units; ++i) {
-      acquire(2 * i);
-      float scores[subs][tiles][chains][4] = {};
-      multiply_keys(slot(2 * i), scores);
-      release(2 * i);
-      uint32_t weights[subs][tiles][2];
-      weigh(position(i), scores, weights);
-      acquire(2 * i + 1);
-      if (position(i) + unit > work.last + 1) clear_behind(2 * i + 1, work.last + 1 - position(i));
-      multiply_values(slot(2 * i + 1), weights);
-      release(2 * i + 1);
-    }
-    merge_warps();
+    take_units([](int, std::byte*, bool) {});
+    merge_warps([&](int column, int d, const Partial& merged) { keep(column, d, merged); });
     if constexpr (clustered) merge_blocks();
   }
 
@@ -91,22 +85,34 @@ class AnswerWarp {
   const Work work;
   int units;  // of this warp
 
- private:
-  __device__ int position(int i) const { return work.begin + (i * unit_warps + unit_warp) * unit; }
+ protected:
+  __device__ int position(int i) const {
+    return work.begin + (i * unit_warps + unit_warp) * unit;
+  }
 
   // The warp's ring: copy 2 i brings the keys of its unit i, copy 2 i + 1 the values.
-  __device__ uint32_t slot(int i) const { return ring + i % Layout::slots * Layout::slot_bytes; }
-  __device__ void copy(int i) const {
+  __device__ uint32_t slot(int i) const {
+    return ring + i % Layout::slots * Layout::slot_bytes;
+  }
+  __device__ std::byte* memory_of(int i) const {
+    return data + (slot(i) - shared_address(data));
+  }
+  // to_ring: else to L2, for later.
+  __device__ void copy(int i, bool to_ring = true) const {
     const int from = position(i / 2);
     const int page = __shfl_sync(whole_warp, work.page, (from - work.begin) / page_tokens);
     if (lane != 0) return;
     const int64_t blocks = 2 * work.kv_head + i % 2;
     const int64_t offset = (blocks * page_tokens + from % page_tokens) * dim * bytes;
+    const std::byte* const from_page = a.cache.base + page * a.cache.page_stride + offset;
+    if (!to_ring) {
+      prefetch_bulk(from_page, unit_bytes);
+      return;
+    }
     const uint32_t barrier = full + i % Layout::slots * 8;
     barrier_expect(barrier, unit_bytes);
-    const std::byte* const from_page = a.cache.base + page * a.cache.page_stride + offset;
     // A short context may stay in L2 until the next step, and groups of columns share theirs.
-    if (clustered || a.column_groups > 1)
+    if (clustered || (!one_group && a.column_groups > 1))
       bulk_copy(slot(i), from_page, unit_bytes, barrier);
     else
       bulk_copy(slot(i), from_page, unit_bytes, barrier, sm90::read_once());
@@ -114,9 +120,11 @@ class AnswerWarp {
   __device__ void acquire(int i) const {
     barrier_wait(full + i % Layout::slots * 8, i / Layout::slots & 1);
   }
-  __device__ void release(int i) const {
+  // of_values: known when compiling; a warp of a cluster has few copies beyond its ring.
+  __device__ void release(int i, bool of_values) const {
     __syncwarp();
     if (column_warps > 1 && lane == 0) barrier_arrive(free + i % Layout::slots * 8);
+    if (Layout::slots + of_values >= most_copies) return;
     if (column_warp == 0 && i + Layout::slots < 2 * units) {
       if (column_warps > 1) barrier_wait(free + i % Layout::slots * 8, i / Layout::slots & 1);
       copy(i + Layout::slots);
@@ -143,13 +151,15 @@ class AnswerWarp {
     const int column = min(tile * 8 + g, work.columns - 1 - work.first_column);
     return a.inputs.q + work.row(column) * a.inputs.q_stride + work.head(column) * dim;
   }
+  __device__ __forceinline__ void keep_queries(const Bf16* q) {
+#pragma unroll
+    for (int s = 0; s < steps; ++s) own_queries[s] = raw_query(q, s);
+#pragma unroll
+    for (int s = 0; s < steps; ++s) own_queries[s] = query_operand(own_queries[s]);
+  }
   __device__ void load_queries() {
     if constexpr (tiles == 1) {
-      const Bf16* const q = query(column_warp);
-#pragma unroll
-      for (int s = 0; s < steps; ++s) own_queries[s] = raw_query(q, s);
-#pragma unroll
-      for (int s = 0; s < steps; ++s) own_queries[s] = query_operand(own_queries[s]);
+      keep_queries(query(column_warp));
     } else {
       constexpr int warps = Layout::threads / warp_lanes;
       constexpr int fragments = Layout::columns / 8 * steps;
@@ -165,6 +175,25 @@ class AnswerWarp {
       for (int i = 0; i < fragments / warps; ++i)
         queries[(i * warps + warp) * warp_lanes + lane] = query_operand(raw[i]);
       __syncthreads();
+    }
+  }
+
+  // complete: puts into a unit what its copies do not bring: (unit, its bytes, values or keys).
+  template <typename Complete>
+  __device__ __forceinline__ void take_units(const Complete& complete) {
+    for (int i = 0; i < units; ++i) {
+      acquire(2 * i);
+      complete(i, memory_of(2 * i), false);
+      float scores[subs][tiles][chains][4] = {};
+      multiply_keys(slot(2 * i), scores);
+      release(2 * i, false);
+      uint32_t weights[subs][tiles][2];
+      weigh(position(i), scores, weights);
+      acquire(2 * i + 1);
+      if (position(i) + unit > work.last + 1) clear_behind(2 * i + 1, work.last + 1 - position(i));
+      complete(i, memory_of(2 * i + 1), true);
+      multiply_values(slot(2 * i + 1), weights);
+      release(2 * i + 1, true);
     }
   }
 
@@ -284,7 +313,7 @@ class AnswerWarp {
   // Values behind the sequence may be anything, NaN too: zero from position `valid` of the unit on.
   // It is the warp's last unit; where two warps share it, both write the same.
   __device__ void clear_behind(int i, int valid) const {
-    std::byte* const at = data + (slot(i) - shared_address(data));
+    std::byte* const at = memory_of(i);
     for (int s = lane; s < unit_bytes / 16; s += warp_lanes) {
       uint4* const sixteen = reinterpret_cast<uint4*>(at) + s;
       if constexpr (format == KvFormat::bf16) {
@@ -328,7 +357,7 @@ class AnswerWarp {
   }
 
   // The unit warps' results in order, [unit warp][column][width], to the block's.
-  __device__ void merge_warps() {
+  __device__ __forceinline__ void lay_results() {
     __syncthreads();  // rings are free
     float* const results = reinterpret_cast<float*>(data);
 #pragma unroll
@@ -349,6 +378,11 @@ class AnswerWarp {
       }
     }
     __syncthreads();
+  }
+  template <typename Keep>
+  __device__ __forceinline__ void merge_warps(const Keep& keep_merged) {
+    lay_results();
+    const float* const results = reinterpret_cast<const float*>(data);
     const int fours = dim / 4;
     for (int i = static_cast<int>(threadIdx.x); i < block_columns() * fours; i += Layout::threads) {
       const int column = i / fours, d = i % fours * 4;
@@ -363,16 +397,21 @@ class AnswerWarp {
                      *reinterpret_cast<const float4*>(
                          results + (w * Layout::columns + column) * Layout::merge_stride + d));
       }
-      if constexpr (clustered) {
-        // In place: nobody else reads these four of the first warp's.
-        *reinterpret_cast<float4*>(results + column * Layout::merge_stride + d) = merged.sums;
-        if (d == 0) block_weights[column] = merged.weight;
-      } else {
-        const int64_t index =
-            (work.row(column) * a.shape.query_heads + work.head(column)) * a.pieces + work.piece;
-        *reinterpret_cast<float4*>(a.sums + index * dim + d) = merged.sums;
-        if (d == 0) a.weights[index] = merged.weight;
-      }
+      keep_merged(column, d, merged);
+    }
+  }
+  // For merge_blocks(), or for the merging kernel.
+  __device__ __forceinline__ void keep(int column, int d, const Partial& merged) const {
+    if constexpr (clustered) {
+      // In place: nobody else reads these four of the first warp's.
+      float* const results = reinterpret_cast<float*>(data);
+      *reinterpret_cast<float4*>(results + column * Layout::merge_stride + d) = merged.sums;
+      if (d == 0) block_weights[column] = merged.weight;
+    } else {
+      const int64_t index =
+          (work.row(column) * a.shape.query_heads + work.head(column)) * a.pieces + work.piece;
+      *reinterpret_cast<float4*>(a.sums + index * dim + d) = merged.sums;
+      if (d == 0) a.weights[index] = merged.weight;
     }
   }
 
@@ -402,8 +441,7 @@ class AnswerWarp {
     if (mine) {
       const int positions =
           work.sequence.first_position + (work.first_column + column) / work.group + 1;
-      finish(a, row, head, d,
-             merge_cluster(weights, sums, static_cast<int>(Pieces(positions).count())), gate);
+      finish(a, row, head, d, merge_cluster(weights, sums, short_pieces(positions)), gate);
     }
     sm90::wait_for_cluster();  // others may still read this block's
   }

@@ -121,6 +121,13 @@ void paged_attention_answer(cudaStream_t stream, const Batch& batch, const Paged
                             const PagedCache& cache, const PagedAttention& inputs,
                             int64_t most_rows, int64_t longest, void* workspace);
 
+// paged_prepare and paged_attention_answer in one launch, with their bits, where each sequence has
+// one row. inputs.q is not used; workspace as paged_answer_workspace() says.
+bool paged_row_takes(const PagedShape& shape, int64_t half);
+void paged_attention_row(cudaStream_t stream, const Batch& batch, const PagedShape& shape,
+                         const PagedCache& cache, const PagedProjections& projections,
+                         const PagedAttention& inputs, int64_t longest, void* workspace);
+
 // Over f8 caches products are of e4m3: each row and head of q is rounded to it as a row of
 // matmul/f8_rows_cuda.h; softmax's weights are rounded times 256 over the
 // largest in their tile of 64 positions (so within 2^-4 of their own size or 2^-18 of the largest).

@@ -74,7 +74,8 @@ struct Part {
   int64_t begin, rows;
 };
 
-enum class Form { none, answer, prompt };
+// row: the preparation, too, in the launch of attention.
+enum class Form { none, answer, row, prompt };
 
 struct Result {
   std::vector<Bf16> q, out;
@@ -142,7 +143,8 @@ class World {
                                   device_cosine.get(),
                                   device_sine.get(),
                                   like.half};
-    paged_prepare(nullptr, device.batch, shape_, cache, inputs, q.get(), like.out_width());
+    if (form != Form::row)
+      paged_prepare(nullptr, device.batch, shape_, cache, inputs, q.get(), like.out_width());
     const PagedAttention attention{q.get(),
                                    like.out_width(),
                                    from.get() + shape_.head_dim,
@@ -150,11 +152,15 @@ class World {
                                    static_cast<float>(scale()),
                                    out.get(),
                                    like.out_width()};
-    if (form == Form::answer) {
+    if (form == Form::answer || form == Form::row) {
       const size_t bytes = paged_answer_workspace(shape_, rows, longest);
       const OnDevice<uint8_t> workspace(std::vector<uint8_t>(bytes, 0xFF));
-      paged_attention_answer(nullptr, device.batch, shape_, cache, attention, most_rows, longest,
-                             workspace.get());
+      if (form == Form::row)
+        paged_attention_row(nullptr, device.batch, shape_, cache, inputs, attention, longest,
+                            workspace.get());
+      else
+        paged_attention_answer(nullptr, device.batch, shape_, cache, attention, most_rows, longest,
+                               workspace.get());
       return {q.values(), out.values()};
     }
     if (form == Form::prompt)
@@ -169,6 +175,11 @@ class World {
   double scale() const { return 1 / std::sqrt(static_cast<double>(shape_.head_dim)); }
 
   std::vector<uint8_t> memory() const { return memory_.values(); }
+  // A page's bytes in a copy of the memory.
+  std::vector<uint8_t> page(int32_t number, const std::vector<uint8_t>& bytes) const {
+    const auto first = bytes.begin() + number * stride_;
+    return {first, first + paged_page_bytes(shape_)};
+  }
   // Keys or values [positions, head_dim] of one kv head, as cached in a copy of the memory.
   std::vector<double> cached(const std::vector<int32_t>& pages, int64_t kv_head, bool of_values,
                              int64_t positions, const std::vector<uint8_t>& bytes) const {
@@ -441,6 +452,65 @@ TEST_F(CudaOps, PagedAnswer) {
       first += part.rows;
     }
   }
+}
+
+// One row of each sequence, prepared where it attends: the bits of the rows and of the cache that
+// two launches give, together and alone.
+TEST_F(CudaOps, PagedRow) {
+  Random random(60);
+  for (const PagedShape& shape :
+       {PagedShape{16, 2, 256, KvFormat::bf16}, PagedShape{16, 2, 256, KvFormat::f8},
+        PagedShape{5, 1, 256, KvFormat::bf16}, PagedShape{4, 2, 128, KvFormat::bf16},
+        PagedShape{3, 1, 128, KvFormat::f8}, PagedShape{2, 2, 64, KvFormat::bf16},
+        PagedShape{8, 1, 64, KvFormat::f8}}) {
+    SCOPED_TRACE(name(shape));
+    ASSERT_TRUE(paged_row_takes(shape, shape.head_dim / 8));
+    std::vector<Problem> problems;
+    std::vector<Part> prepared, alone, together;
+    constexpr int64_t begins[] = {0,   1,   7,   15,   16,   31,   32,   62,   63,   64,   65,
+                                  127, 128, 200, 1022, 1023, 1024, 1151, 2047, 2048, 2304, 5000};
+    int32_t pages = 0;
+    for (const int64_t begin : begins) {
+      problems.emplace_back(random, shape, begin + 1);
+      pages += 3 * problems.back().pages(begin + 1);
+    }
+    World world(random, shape, pages);
+    for (const Problem& problem : problems)
+      for (std::vector<Part>* parts : {&prepared, &alone, &together}) {
+        const int64_t begin = problem.positions - 1;
+        parts->push_back({&problem, world.take(problem.pages(begin + 1)), begin, 1});
+        world.fill(problem, parts->back().pages, begin);
+      }
+    const Result expected = world.step(prepared, Form::answer);
+    // Alone a cluster, where it can.
+    const int64_t width = problems[0].out_width();
+    for (size_t i = 0; i < alone.size(); ++i) {
+      const Result row = world.step({alone[i]}, Form::row);
+      expect_same(row.out.data(), expected.out.data() + static_cast<int64_t>(i) * width, width);
+      if (HasFatalFailure()) return;
+    }
+    const Result rows = world.step(together, Form::row);
+    expect_same(rows.out.data(), expected.out.data(), static_cast<int64_t>(expected.out.size()));
+    const std::vector<uint8_t> memory = world.memory();
+    for (size_t i = 0; i < prepared.size(); ++i)
+      for (size_t page = 0; page < prepared[i].pages.size(); ++page) {
+        SCOPED_TRACE(testing::Message() << "page " << page << " behind " << begins[i]);
+        const std::vector<uint8_t> bytes = world.page(prepared[i].pages[page], memory);
+        ASSERT_EQ(world.page(alone[i].pages[page], memory), bytes);
+        ASSERT_EQ(world.page(together[i].pages[page], memory), bytes);
+      }
+  }
+}
+
+TEST_F(CudaOps, PagedRowSaysWhatItTakes) {
+  EXPECT_TRUE(paged_row_takes({16, 2, 256, KvFormat::bf16}, 32));
+  EXPECT_FALSE(paged_row_takes({16, 2, 256, KvFormat::bf16}, 12));
+  EXPECT_FALSE(paged_row_takes({18, 2, 256, KvFormat::f8}, 32));
+  EXPECT_FALSE(paged_row_takes({16, 2, 240, KvFormat::f8}, 32));
+  PagedProjections projections;
+  projections.half = 12;
+  EXPECT_ANY_THROW(paged_attention_row(nullptr, {}, {16, 2, 256, KvFormat::bf16}, {}, projections,
+                                       {}, 1, nullptr));
 }
 
 // Where pieces are long, and many.

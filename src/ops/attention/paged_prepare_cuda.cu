@@ -6,8 +6,7 @@
 // f8 values lie transposed: the warp of the first of 16 rows that fill 16 positions of a page
 // stores them all, 16 bytes a dimension; rows without such company store single bytes.
 #include "base/cuda_error.h"
-#include "ops/activation/activation_device.h"
-#include "ops/attention/paged_sm90.cuh"
+#include "ops/attention/prepare_head_sm90.cuh"
 #include "ops/launch_cuda.cuh"
 
 namespace qnext::ops::cuda {
@@ -15,7 +14,6 @@ namespace qnext::ops::cuda {
 namespace {
 
 constexpr int warps = 8;
-constexpr int lane_dims = 8;
 constexpr int widest_head = warp_lanes * lane_dims;
 
 struct Prepare {
@@ -27,67 +25,12 @@ struct Prepare {
   int64_t q_stride;
 };
 
-__device__ void widen(const uint4& bits, float (&x)[lane_dims]) {
-  const uint32_t words[] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-  for (int i = 0; i < lane_dims / 2; ++i) {
-    x[2 * i] = low_value(words[i]);
-    x[2 * i + 1] = high_value(words[i]);
-  }
-}
-__device__ uint4 narrow(const float (&x)[lane_dims]) {
-  return {bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]), bf16_pair(x[4], x[5]),
-          bf16_pair(x[6], x[7])};
-}
-
-// What a lane needs of a head's norm weight.
-__device__ void load_weight(const float* weight, int lane, int dim, float (&w)[lane_dims]) {
-#pragma unroll
-  for (int i = 0; i < lane_dims; ++i)
-    w[i] = lane * lane_dims < dim ? 1.0f + weight[lane * lane_dims + i] : 0.0f;
-}
-
-// The rotation of the dimensions of a lane; those behind it stay as they are.
-struct Rotation {
-  alignas(16) float c[lane_dims], s[lane_dims];
-  __device__ void load(const PagedProjections& from, int64_t row, int lane) {
-    const auto half = static_cast<int>(from.half);
-    const int first = lane * lane_dims;
-    const float* const cosine = from.cosine + row * half;
-    const float* const sine = from.sine + row * half;
-    if (half % lane_dims == 0) {  // all of the lane's are in one half
-      if (first >= 2 * half) return;
-      const int at = first < half ? first : first - half;
-#pragma unroll
-      for (int i = 0; i < lane_dims; i += 4) {
-        *reinterpret_cast<float4*>(c + i) = *reinterpret_cast<const float4*>(cosine + at + i);
-        *reinterpret_cast<float4*>(s + i) = *reinterpret_cast<const float4*>(sine + at + i);
-      }
-#pragma unroll
-      for (int i = 0; i < lane_dims; ++i) s[i] = first < half ? -s[i] : s[i];
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < lane_dims; ++i) {
-      const int d = first + i;
-      if (d >= 2 * half) break;
-      c[i] = cosine[d < half ? d : d - half];
-      s[i] = d < half ? -sine[d] : sine[d - half];
-    }
-  }
-};
-
 // Norm and rotation of one head; lane l holds dimensions 8 l to 8 l + 7. head: this warp's.
 __device__ void prepare_head(float (&x)[lane_dims], int lane, int dim, const float (&w)[lane_dims],
                              float eps, const Rotation& rotation, int half, float* head) {
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < lane_dims; ++i) sum = fmaf(x[i], x[i], sum);
-  const float factor = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(dim) + eps);
+  scale_head(x, norm_factor(warp_sum(lane_squares(x)), dim, eps), w);
   const int first = lane * lane_dims;
   const bool turns = first < 2 * half;
-#pragma unroll
-  for (int i = 0; i < lane_dims; ++i) x[i] = x[i] * factor * w[i];
   __syncwarp();  // the row before is read
   if (turns) {
     reinterpret_cast<float4*>(head + first)[0] = {x[0], x[1], x[2], x[3]};
@@ -98,36 +41,7 @@ __device__ void prepare_head(float (&x)[lane_dims], int lane, int dim, const flo
 #pragma unroll
     for (int i = 0; i < lane_dims; ++i) {
       const int d = first + i;
-      if (d < 2 * half)
-        x[i] = x[i] * rotation.c[i] + head[d < half ? d + half : d - half] * rotation.s[i];
-    }
-  }
-}
-
-// Eight dimensions of a key to their place in the page.
-template <KvFormat format>
-__device__ void store_key(std::byte* keys, int slot, int dim, int lane, const float (&x)[8]) {
-  if constexpr (format == KvFormat::bf16) {
-    const int piece = slot / 8 * (dim / 8) + lane;
-    *reinterpret_cast<uint4*>(keys + piece * 128 + slot % 8 * 16) = narrow(x);
-  } else {
-    const int piece = slot / 8 * (dim / 16) + lane / 2;
-    const uint2 bytes{f8_pair(x[0], x[1]) | f8_pair(x[2], x[3]) << 16,
-                      f8_pair(x[4], x[5]) | f8_pair(x[6], x[7]) << 16};
-    *reinterpret_cast<uint2*>(keys + piece * 128 + slot % 8 * 16 + lane % 2 * 8) = bytes;
-  }
-}
-template <KvFormat format>
-__device__ void store_value(std::byte* values, int slot, int dim, int lane, const float (&x)[8]) {
-  if constexpr (format == KvFormat::bf16) {
-    store_key<format>(values, slot, dim, lane, x);
-  } else {
-    std::byte* to = values + (slot / 16 * dim + lane * lane_dims) * 16 + f8_value_byte(slot % 16);
-#pragma unroll
-    for (int i = 0; i < lane_dims; i += 2) {
-      const uint32_t pair = f8_pair(x[i], x[i + 1]);
-      to[i * 16] = static_cast<std::byte>(pair & 0xFF);
-      to[i * 16 + 16] = static_cast<std::byte>(pair >> 8);
+      if (d < 2 * half) x[i] = rotation.turned(i, x[i], head[d < half ? d + half : d - half]);
     }
   }
 }
@@ -190,7 +104,7 @@ __device__ void prepare_rows(const Prepare& a, int64_t first_row, int head, floa
     if (is_query)
       reinterpret_cast<uint4*>(a.q + row * a.q_stride + head * dim)[lane] = narrow(x);
     else
-      store_key<format>(places[r].keys, places[r].slot, dim, lane, x);
+      store_key<format>(places[r].keys, places[r].slot, dim, lane, cached<format>(x));
   }
 }
 
@@ -238,7 +152,7 @@ __device__ void store_values(const Prepare& a, int64_t row, int kv_head) {
   }
   float x[lane_dims];
   widen(reinterpret_cast<const uint4*>(source)[lane], x);
-  store_value<format>(values, place.slot, dim, lane, x);
+  store_value<format>(values, place.slot, dim, lane, cached<format>(x));
 }
 
 // Warps: heads of queries and keys for every `rows` rows, then heads of values row by row.

@@ -65,6 +65,11 @@ inline __device__ void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
       : "memory");
 }
 
+// Into L2.
+__device__ inline void prefetch_bulk(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
 // 2^x, 2^-22 relative; 2^-inf is 0.
 __device__ inline float exp2_fast(float x) {
   float y;

@@ -1,5 +1,8 @@
-// The barrier of a cluster's blocks: all threads of all of them arrive, and wait.
+// The blocks of a cluster: their barrier, at which all threads of all of them arrive, and wait, and
+// stores into each other's shared memory.
 #pragma once
+
+#include <cstdint>
 
 namespace qnext::ops::sm90 {
 
@@ -14,6 +17,44 @@ inline __device__ void arrive_at_cluster_relaxed() {
 }
 inline __device__ void wait_for_cluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Where what lies at `mine` in this block's shared memory lies in block `rank`'s.
+inline __device__ uint32_t address_in_block(uint32_t mine, int rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(mine), "r"(rank));
+  return address;
+}
+
+// Stores to a block's shared memory which its barrier counts as bytes that have come; both
+// addresses by address_in_block(). The block must run, and must not end before they have come.
+inline __device__ void send(uint32_t to, const float4& value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+      "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(barrier)
+      : "memory");
+}
+inline __device__ void send(uint32_t to, const float2& value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 "
+      "[%0], {%1, %2}, [%3];" ::"r"(to),
+      "f"(value.x), "f"(value.y), "r"(barrier)
+      : "memory");
+}
+// As wait() of bulk_copy.cuh, for what other blocks send.
+inline __device__ void wait_for_sent(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "retry:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra over;\n"
+      "bra retry;\n"
+      "over:\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
 }
 
 }  // namespace qnext::ops::sm90
