@@ -112,7 +112,7 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
 
   __device__ __forceinline__ void take() {
     store_newest();
-    this->start_sums();
+    this->start_sums([&](int) { return work.last; });  // columns behind the last are not read
     this->take_units([&](int i, std::byte* bytes, bool of_values) {
       if (has_newest && i + 1 == units) complete(bytes, of_values);
     });
@@ -151,18 +151,19 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
  private:
   // The newest position's key and value to the cache.
   __device__ __forceinline__ void store_newest() const {
+    const auto last = static_cast<unsigned>(work.last);
     const int64_t page =
-        __shfl_sync(whole_warp, work.page, (work.last - work.begin) / page_tokens & 31);
+        __shfl_sync(whole_warp, work.page, (last - work.begin) / page_tokens % warp_lanes);
     if (!has_newest || !mine) return;
     constexpr int block_bytes = page_tokens * dim * Base::bytes;
     std::byte* const keys =
         a.cache.base + page * a.cache.page_stride + 2 * work.kv_head * block_bytes;
-    store_key<format>(keys, work.last % page_tokens, dim, lane, key);
-    store_value<format>(keys + block_bytes, work.last % page_tokens, dim, lane, value);
+    store_key<format>(keys, last % page_tokens, dim, lane, key);
+    store_value<format>(keys + block_bytes, last % page_tokens, dim, lane, value);
   }
   // And into the unit that has come without them.
   __device__ __forceinline__ void complete(std::byte* bytes, bool of_values) const {
-    const int at = work.last - position(units - 1);
+    const auto at = static_cast<unsigned>(work.last - position(units - 1));
     if (mine && of_values) store_value<format>(bytes, at, dim, lane, value);
     if (mine && !of_values) store_key<format>(bytes, at, dim, lane, key);
     __syncwarp();

@@ -68,7 +68,9 @@ class AnswerWarp {
 
   __device__ __forceinline__ void run() {
     load_queries();
-    start_sums();
+    start_sums([&](int column) {
+      return column < work.columns ? work.sequence.first_position + column / work.group : -1;
+    });
     take_units([](int, std::byte*, bool) {});
     merge_warps([&](int column, int d, const Partial& merged) { keep(column, d, merged); });
     if constexpr (clustered) merge_blocks();
@@ -99,12 +101,13 @@ class AnswerWarp {
   }
   // to_ring: else to L2, for later.
   __device__ void copy(int i, bool to_ring = true) const {
-    const int from = position(i / 2);
+    const auto from = static_cast<unsigned>(position(i / 2));  // shifts are shorter than divisions
     const int page = __shfl_sync(whole_warp, work.page, (from - work.begin) / page_tokens);
     if (lane != 0) return;
-    const int64_t blocks = 2 * work.kv_head + i % 2;
-    const int64_t offset = (blocks * page_tokens + from % page_tokens) * dim * bytes;
-    const std::byte* const from_page = a.cache.base + page * a.cache.page_stride + offset;
+    const auto entry =
+        static_cast<unsigned>(2 * work.kv_head + i % 2) * page_tokens + from % page_tokens;
+    const std::byte* const from_page =
+        a.cache.base + page * a.cache.page_stride + entry * static_cast<unsigned>(dim * bytes);
     if (!to_ring) {
       prefetch_bulk(from_page, unit_bytes);
       return;
@@ -197,7 +200,9 @@ class AnswerWarp {
     }
   }
 
-  __device__ void start_sums() {
+  // last_of: the last position that a column of the sequence sees.
+  template <typename LastOf>
+  __device__ __forceinline__ void start_sums(const LastOf& last_of) {
 #pragma unroll
     for (int s = 0; s < steps; ++s)
 #pragma unroll
@@ -211,8 +216,7 @@ class AnswerWarp {
         highest[n][e] = -INFINITY;
         sum[n][e] = 0;
         const int column = work.first_column + (column_warp * tiles + n) * 8 + 2 * t + e;
-        limit[n][e] =
-            column < work.columns ? work.sequence.first_position + column / work.group : -1;
+        limit[n][e] = last_of(column);
       }
     }
   }
@@ -314,12 +318,13 @@ class AnswerWarp {
   // It is the warp's last unit; where two warps share it, both write the same.
   __device__ void clear_behind(int i, int valid) const {
     std::byte* const at = memory_of(i);
-    for (int s = lane; s < unit_bytes / 16; s += warp_lanes) {
+#pragma unroll 1
+    for (unsigned s = lane; s < unit_bytes / 16; s += warp_lanes) {
       uint4* const sixteen = reinterpret_cast<uint4*>(at) + s;
       if constexpr (format == KvFormat::bf16) {
-        if (s / dim * 8 + s % 8 >= valid) *sixteen = uint4{};
+        if (static_cast<int>(s / dim * 8 + s % 8) >= valid) *sixteen = uint4{};
       } else {
-        for (int j = max(0, valid - s / dim * 16); j < 16; ++j)
+        for (int j = max(0, valid - static_cast<int>(s / dim * 16)); j < 16; ++j)
           reinterpret_cast<uint8_t*>(sixteen)[f8_value_byte(j)] = 0;
       }
     }

@@ -107,17 +107,18 @@ __device__ Cached<format> cached(const float (&x)[lane_dims]) {
 // To their place among the keys or values of a page, or of a part of it that begins at a multiple
 // of 16 positions.
 template <KvFormat format>
-__device__ void store_key(std::byte* keys, int slot, int dim, int lane, const Cached<format>& x) {
+__device__ void store_key(std::byte* keys, unsigned slot, int dim, int lane,
+                          const Cached<format>& x) {
   if constexpr (format == KvFormat::bf16) {
-    const int piece = slot / 8 * (dim / 8) + lane;
+    const unsigned piece = slot / 8 * (dim / 8) + lane;
     *reinterpret_cast<uint4*>(keys + piece * 128 + slot % 8 * 16) = x;
   } else {
-    const int piece = slot / 8 * (dim / 16) + lane / 2;
+    const unsigned piece = slot / 8 * (dim / 16) + lane / 2;
     *reinterpret_cast<uint2*>(keys + piece * 128 + slot % 8 * 16 + lane % 2 * 8) = x;
   }
 }
 template <KvFormat format>
-__device__ void store_value(std::byte* values, int slot, int dim, int lane,
+__device__ void store_value(std::byte* values, unsigned slot, int dim, int lane,
                             const Cached<format>& x) {
   if constexpr (format == KvFormat::bf16) {
     store_key<format>(values, slot, dim, lane, x);
