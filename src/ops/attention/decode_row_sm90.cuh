@@ -58,15 +58,15 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
   __device__ __forceinline__ void run() {
     prepare();
     take();
-    this->merge_row(
-        [&](int column, int d, const Partial& merged) { this->keep(column, d, merged); });
+    merge_row([&](int column, int d, const Partial& merged) { this->keep(column, d, merged); });
+    store_newest();
   }
 
  protected:
   static constexpr int heads_a_warp = most_group / unit_warps;
 
   // Queries into registers as products take them. Every warp makes the key, too, as one more head
-  // beside its queries takes no time of its own; one of the cluster's keeps it.
+  // beside its queries takes no time of its own; the one with the newest position keeps it.
   __device__ __forceinline__ void prepare() {
     uint4 bits[heads_a_warp + 1], value_bits{};
 #pragma unroll
@@ -111,7 +111,6 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
   }
 
   __device__ __forceinline__ void take() {
-    store_newest();
     this->start_sums([&](int) { return work.last; });  // columns behind the last are not read
     this->take_units([&](int i, std::byte* bytes, bool of_values) {
       if (has_newest && i + 1 == units) complete(bytes, of_values);
@@ -148,7 +147,6 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
     for (int i = 0; i < fours; ++i) keep_merged(column, first + i * 4 * lanes, merged[i]);
   }
 
- private:
   // The newest position's key and value to the cache.
   __device__ __forceinline__ void store_newest() const {
     const auto last = static_cast<unsigned>(work.last);
@@ -161,7 +159,9 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
     store_key<format>(keys, last % page_tokens, dim, lane, key);
     store_value<format>(keys + block_bytes, last % page_tokens, dim, lane, value);
   }
-  // And into the unit that has come without them.
+
+ private:
+  // The newest position's key or value into the unit that has come without them.
   __device__ __forceinline__ void complete(std::byte* bytes, bool of_values) const {
     const auto at = static_cast<unsigned>(work.last - position(units - 1));
     if (mine && of_values) store_value<format>(bytes, at, dim, lane, value);
@@ -243,10 +243,12 @@ class ClusterRowWarp : public RowWarp<format, dim, true> {
     sm90::arrive_at_cluster_relaxed();  // from here on others may send
     if (rank < pieces) this->take();
     sm90::wait_for_cluster();
-    if (rank < pieces)
+    if (rank < pieces) {
       this->merge_row([&](int column, int of_column, const Partial& merged) {
         send_merged(column, of_column, merged);
       });
+      this->store_newest();  // nobody waits for it here
+    }
     if (threadIdx.x >= warp_lanes || share.head(rank) >= work.group) return;
     sm90::wait_for_sent(shared_address(&inbox.come), 0);
     const Partial merged = merge_inbox();
@@ -272,7 +274,7 @@ class ClusterRowWarp : public RowWarp<format, dim, true> {
     Partial merged{{warp_maximum(weight.x), 0}, {0, 0, 0, 0}};
     const float factor = exp2_fast(weight.x - merged.weight.x);
     const int four = min(lane, Inbox<dim>::most_fours - 1);
-#pragma unroll 4
+#pragma unroll 2
     for (int p = 0; p < pieces; ++p)
       add_times(merged, __shfl_sync(whole_warp, weight.y, p), inbox.sums[p][four],
                 __shfl_sync(whole_warp, factor, p));

@@ -317,15 +317,33 @@ class AnswerWarp {
   // Values behind the sequence may be anything, NaN too: zero from position `valid` of the unit on.
   // It is the warp's last unit; where two warps share it, both write the same.
   __device__ void clear_behind(int i, int valid) const {
-    std::byte* const at = memory_of(i);
+    uint4* const sixteens = reinterpret_cast<uint4*>(memory_of(i));
+    if constexpr (format == KvFormat::bf16) {
+      // A lane's sixteens are of one position of each eight.
+      static_assert(warp_lanes % 8 == 0);
+#pragma unroll
+      for (int eight = 0; eight < unit / 8; ++eight)
+        if (eight * 8 + lane % 8 >= valid)
+#pragma unroll
+          for (int s = 0; s < Layout::width; s += warp_lanes)
+            if (fixed_dim != 0 || s + lane < dim) sixteens[eight * dim + s + lane] = uint4{};
+    } else {
 #pragma unroll 1
-    for (unsigned s = lane; s < unit_bytes / 16; s += warp_lanes) {
-      uint4* const sixteen = reinterpret_cast<uint4*>(at) + s;
-      if constexpr (format == KvFormat::bf16) {
-        if (static_cast<int>(s / dim * 8 + s % 8) >= valid) *sixteen = uint4{};
-      } else {
-        for (int j = max(0, valid - static_cast<int>(s / dim * 16)); j < 16; ++j)
-          reinterpret_cast<uint8_t*>(sixteen)[f8_value_byte(j)] = 0;
+      for (int sixteen = 0; sixteen < unit / 16; ++sixteen) {
+        uint32_t kept[4];  // bits of a value's 16 positions, as f8_value_byte() has them
+#pragma unroll
+        for (int t = 0; t < 4; ++t) {
+          kept[t] = 0;
+#pragma unroll
+          for (int b = 0; b < 4; ++b)
+            if (16 * sixteen + b / 2 * 8 + 2 * t + b % 2 < valid) kept[t] |= 0xFFu << 8 * b;
+        }
+#pragma unroll
+        for (int s = 0; s < Layout::width; s += warp_lanes) {
+          if (fixed_dim == 0 && s + lane >= dim) break;
+          uint4& x = sixteens[sixteen * dim + s + lane];
+          x = {x.x & kept[0], x.y & kept[1], x.z & kept[2], x.w & kept[3]};
+        }
       }
     }
     __syncwarp();
