@@ -49,8 +49,8 @@ constexpr int out_warp = 0;
 constexpr int gate_warp = 2;
 constexpr int value_warp = 3;
 
-// Grid (key_heads * cluster, sequences), cluster = group * value_dim / 32 blocks. fixed_value_dim:
-// value_dim where it is the usual one, so that S's rows are at constant distances; else 0.
+// fixed_value_dim: value_dim where it is the usual one, so that S's rows are at constant distances;
+// else 0.
 template <int key_dim, int fixed_value_dim, typename State>
 __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments arguments) {
   constexpr int depth = key_dim / row_parts;
@@ -62,25 +62,21 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
   const int tid = threadIdx.x, lane = tid % warp_lanes, warp = tid / warp_lanes;
   const int quad = lane % quads, part = warp * (warp_lanes / quads) + lane / quads;
 
-  const auto rank = static_cast<int>(rank_in_cluster());
-  const int group = sizes.group;
   const int value_dim = fixed_value_dim > 0 ? fixed_value_dim : sizes.value_dim;
-  const int slices = value_dim / slice_columns;
-  const int cluster = group * slices;
-  const int key_head = static_cast<int>(blockIdx.x) / cluster;
-  const int of_group = rank / slices, slice = rank % slices;
-  const int head = key_head * group + of_group;
+  const ClusterPlace place(sizes, value_dim);
+  const int group = sizes.group, slices = place.slices, head = place.head;
 
   let_next_kernel_start();
   if (tid == 0) {
     for (uint64_t& barrier : shared.squares_full) set_up_barrier(shared_address(&barrier), 1);
     barriers_are_set_up();
   }
-  const SequenceRows sequence = batch.sequence[blockIdx.y];
+  const SequenceRows sequence = batch.sequence[blockIdx.z];
   if (!arguments.states_at_rest) wait_for_earlier_kernels();
 
   State* const state_base = static_cast<State*>(arguments.states.base) +
-                            (head * key_dim + part) * value_dim + slice * slice_columns + 4 * quad;
+                            (head * key_dim + part) * value_dim + place.slice * slice_columns +
+                            4 * quad;
   const int step = row_parts * value_dim;
   float4 s[depth];
 #pragma unroll
@@ -93,8 +89,8 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
 
   const bool has_key = tid < key_dim, has_value = warp == value_warp, has_out = warp == out_warp;
   Channel q{}, k{}, v{};
-  const int q_channel = key_head * key_dim + tid, k_channel = sizes.key_width + q_channel;
-  const int slice_column = slice * slice_columns + lane;
+  const int q_channel = place.key_head * key_dim + tid, k_channel = sizes.key_width + q_channel;
+  const int slice_column = place.slice * slice_columns + lane;
   const int v_channel = 2 * sizes.key_width + head * value_dim + slice_column;
   if (has_key) {
     q.load_weights(layer, sizes, q_channel);
@@ -113,7 +109,8 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
     dt_bias = layer.dt_bias[head];
   }
   // This block's share of storing the key head's q and k channels.
-  const bool keeps_key = has_key && tid * cluster / key_dim == rank;
+  const int first_kept = place.rank * arguments.keys_a_block;
+  const bool keeps_key = has_key && tid >= first_kept && tid < first_kept + arguments.keys_a_block;
   const float mean_factor = 1.0f / static_cast<float>(value_dim);
   const float q_scale = rsqrtf(static_cast<float>(key_dim));
 
@@ -121,10 +118,10 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
 
   // In a row of qkvz: q; k is key_dim further. v and z of the slice.
   const Bf16* x_key =
-      rows.qkvz + sequence.first_row * rows.qkvz_stride + key_head * sizes.group_width + tid;
-  const Bf16* x_value = x_key - tid + 2 * key_dim + of_group * value_dim + slice_column;
+      rows.qkvz + sequence.first_row * rows.qkvz_stride + place.key_head * sizes.group_width + tid;
+  const Bf16* x_value = x_key - tid + 2 * key_dim + place.of_group * value_dim + slice_column;
   const float* x_gates =
-      rows.ba + sequence.first_row * rows.ba_stride + key_head * 2 * group + of_group;
+      rows.ba + sequence.first_row * rows.ba_stride + place.key_head * 2 * group + place.of_group;
   const int32_t* slots = batch.state_out + sequence.first_row;
   const auto fetch = [&] {
     RowInputs inputs{};
@@ -183,11 +180,9 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
       const float o =
           q_factor * fmaf(products.z, change, decay * recalled(shared.recalled, 1, lane));
       shared.out[turn][lane] = o;
-      const float square = warp_sum(o * o);
-      if (lane < slices)
-        store_remote(&shared.squares[t / rows_a_barrier % 2][turn][slice],
-                     static_cast<uint32_t>(of_group * slices + lane), square,
-                     &shared.squares_full[t / rows_a_barrier % 2]);
+      const int of_two = t / rows_a_barrier % 2;
+      share_square(shared.squares[of_two][turn], place, warp_sum(o * o),
+                   &shared.squares_full[of_two]);
     }
     take_in(s, shared.keys[half], part, decay, change, State{});
     if (now.slot < 0) return;
@@ -215,7 +210,8 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
     const int group_of_rows = first / rows_a_barrier;
     const uint32_t full = shared_address(&shared.squares_full[group_of_rows % 2]);
     if (lane == 0)
-      arrive_expecting(full, static_cast<uint32_t>((end - first) * slices) * sizeof(float));
+      arrive_expecting(full, static_cast<uint32_t>((end - first) * (slices - 1)) * sizeof(float));
+    __syncwarp();
     wait_for_cluster_phase(full, static_cast<uint32_t>(group_of_rows / 2 % 2));
     Bf16* out = arguments.out + (sequence.first_row + first) * arguments.out_stride +
                 head * value_dim + slice_column;
@@ -232,13 +228,9 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
 
 template <int key_dim, typename State>
 void launch(cudaStream_t stream, const DeltaArguments& arguments) {
-  const DeltaSizes& sizes = arguments.sizes;
-  const auto cluster = static_cast<unsigned>(sizes.group * (sizes.value_dim / slice_columns));
-  const dim3 grid(static_cast<unsigned>(sizes.key_heads) * cluster,
-                  static_cast<unsigned>(arguments.batch.sequences));
-  const auto kernel = sizes.value_dim == 128 ? decode_kernel<key_dim, 128, State>
-                                             : decode_kernel<key_dim, 0, State>;
-  launch_clusters("decode_delta", kernel, cluster, grid, threads, 0, stream, arguments);
+  const auto kernel = arguments.sizes.value_dim == 128 ? decode_kernel<key_dim, 128, State>
+                                                       : decode_kernel<key_dim, 0, State>;
+  launch_delta_clusters("decode_delta", kernel, threads, stream, arguments);
 }
 
 }  // namespace
@@ -260,8 +252,11 @@ void decode_delta(cudaStream_t stream, const Batch& batch, const DeltaLayer& lay
         "decode_delta takes key heads 64 or 128 wide, value heads of a multiple of 32 with at most "
         "512 values a key head, and convolutions up to 4 wide");
   if (batch.rows == 0 || batch.sequences == 0) return;
+  const DeltaSizes sizes(layer);
+  const int cluster = sizes.group * (sizes.value_dim / slice_columns);
   const DeltaArguments arguments{
-      batch, layer, DeltaSizes(layer), rows, conv_states, states, states_at_rest, out, out_stride};
+      batch,  layer,          sizes, rows,       conv_states,
+      states, states_at_rest, out,   out_stride, (sizes.key_dim + cluster - 1) / cluster};
   if (decode_delta_lone_takes(arguments.sizes, batch)) return decode_delta_lone(stream, arguments);
   if (decode_delta_many_takes(arguments.sizes, batch)) return decode_delta_many(stream, arguments);
   const bool wide = layer.shape.key_dim == 128;

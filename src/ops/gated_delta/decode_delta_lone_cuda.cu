@@ -20,7 +20,7 @@ constexpr int key_warps = slice_warps;
 constexpr int state_warps = 2 * slice_warps;
 constexpr int threads = state_warps * warp_lanes;
 constexpr int lone_value_dim = 128;  // S's rows are at constant distances
-constexpr int most_slices = 16;      // blocks a cluster
+constexpr int slices = lone_value_dim / slice_columns;
 
 // What a thread fetches of the row.
 struct RowInputs {
@@ -41,7 +41,7 @@ struct Shared {
   float norm_weight[slice_columns];
   float rate, dt_bias;
   // Sums of squares of the head's slices, written by their blocks.
-  float squares[most_slices];
+  float squares[slices];
   uint64_t squares_full;
 };
 
@@ -112,7 +112,6 @@ __device__ inline float recalled_pairs(const float (*of_warp)[2][slice_columns],
   return sum;
 }
 
-// Grid (key_heads * cluster), cluster = group * value_dim / 32 blocks.
 template <int key_dim, typename State>
 __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arguments) {
   constexpr int depth = key_dim / row_parts;
@@ -124,13 +123,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
   const int tid = threadIdx.x, lane = tid % warp_lanes, warp = tid / warp_lanes;
   const StatePart mine(warp, lane);
 
-  const auto rank = static_cast<int>(rank_in_cluster());
-  const int group = sizes.group;
-  constexpr int slices = lone_value_dim / slice_columns;
-  const int cluster = group * slices;
-  const int key_head = static_cast<int>(blockIdx.x) / cluster;
-  const int of_group = rank / slices, slice = rank % slices;
-  const int head = key_head * group + of_group;
+  const ClusterPlace place(sizes, lone_value_dim);
+  const int group = sizes.group, head = place.head;
 
   let_next_kernel_start();
   const uint32_t squares_full = shared_address(&shared.squares_full);
@@ -143,8 +137,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
 
   const bool has_key = tid < key_dim, has_value = warp == value_warp, has_out = warp == out_warp;
   State* const state_base = static_cast<State*>(arguments.states.base) +
-                            (head * key_dim + mine.part) * lone_value_dim + slice * slice_columns +
-                            2 * mine.pair;
+                            (head * key_dim + mine.part) * lone_value_dim +
+                            place.slice * slice_columns + 2 * mine.pair;
   const int step = row_parts * lone_value_dim;
   float2 s[depth];
 #pragma unroll
@@ -156,8 +150,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
   }
 
   Channel q{}, k{};  // or v in q's place
-  const int q_channel = key_head * key_dim + tid, k_channel = sizes.key_width + q_channel;
-  const int slice_column = slice * slice_columns + lane;
+  const int q_channel = place.key_head * key_dim + tid, k_channel = sizes.key_width + q_channel;
+  const int slice_column = place.slice * slice_columns + lane;
   const int v_channel = 2 * sizes.key_width + head * lone_value_dim + slice_column;
   if (has_key || has_value) {
     const int channel = has_key ? q_channel : v_channel;
@@ -175,7 +169,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
     shared.dt_bias = layer.dt_bias[head];
   }
   // This block's share of storing the key head's q and k channels.
-  const bool keeps_key = has_key && tid * cluster / key_dim == rank;
+  const int first_kept = place.rank * arguments.keys_a_block;
+  const bool keeps_key = has_key && tid >= first_kept && tid < first_kept + arguments.keys_a_block;
   const float mean_factor = 1.0f / static_cast<float>(lone_value_dim);
   const float q_scale = rsqrtf(static_cast<float>(key_dim));
 
@@ -185,12 +180,13 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
   sm90::wait_for_cluster();
   // In a row of qkvz: q, and k key_dim further; or v; or z. Addresses are worked out before the
   // wait, and all loads behind it are on their way at once, without a branch between them.
-  const Bf16* x = rows.qkvz + sequence.first_row * rows.qkvz_stride + key_head * sizes.group_width +
-                  (has_key ? tid : 2 * key_dim + of_group * lone_value_dim + slice_column) +
+  const Bf16* x = rows.qkvz + sequence.first_row * rows.qkvz_stride +
+                  place.key_head * sizes.group_width +
+                  (has_key ? tid : 2 * key_dim + place.of_group * lone_value_dim + slice_column) +
                   (has_out ? group * lone_value_dim : 0);
   const int to_k = has_key ? key_dim : 0;
   const float* gate_inputs =
-      rows.ba + sequence.first_row * rows.ba_stride + key_head * 2 * group + of_group;
+      rows.ba + sequence.first_row * rows.ba_stride + place.key_head * 2 * group + place.of_group;
   const int32_t* slots = batch.state_out + sequence.first_row;
   asm volatile("" : "+l"(x), "+l"(gate_inputs), "+l"(slots));
   if (arguments.states_at_rest) wait_for_earlier_kernels();
@@ -232,10 +228,7 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
     const float o =
         q_factor * fmaf(products.z, change, decay * recalled_pairs(shared.recalled, 1, lane));
     shared.out[lane] = o;
-    const float square = warp_sum(o * o);
-    if (lane < slices)
-      store_remote(&shared.squares[slice], static_cast<uint32_t>(of_group * slices + lane), square,
-                   &shared.squares_full);
+    share_square(shared.squares, place, warp_sum(o * o), &shared.squares_full);
   }
   // S = exp(g) S + k change
   const float2 added{__shfl_sync(whole_warp, change, 2 * mine.pair),
@@ -257,7 +250,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
   }
 
   if (!has_out) return;
-  if (lane == 0) arrive_expecting(squares_full, uint32_t{slices} * sizeof(float));
+  if (lane == 0) arrive_expecting(squares_full, uint32_t{slices - 1} * sizeof(float));
+  __syncwarp();
   wait_for_cluster_phase(squares_full, 0);
   float sum = 0;
   for (int i = 0; i < slices; ++i) sum += shared.squares[i];
@@ -268,11 +262,8 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
 
 template <int key_dim, typename State>
 void launch(cudaStream_t stream, const DeltaArguments& arguments) {
-  const DeltaSizes& sizes = arguments.sizes;
-  const auto cluster = static_cast<unsigned>(sizes.group * (lone_value_dim / slice_columns));
-  launch_clusters("decode_delta of a row", lone_row_kernel<key_dim, State>, cluster,
-                  dim3(static_cast<unsigned>(sizes.key_heads) * cluster), threads, 0, stream,
-                  arguments);
+  launch_delta_clusters("decode_delta of a row", lone_row_kernel<key_dim, State>, threads, stream,
+                        arguments);
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ struct DeltaArguments {
   bool states_at_rest;
   Bf16* out;
   int64_t out_stride;
+  int keys_a_block;  // of a key head's q and k: a share of those whose inputs are kept
 };
 
 // One row in all, of the usual head size: decode_delta_lone_cuda.cu.

@@ -2,15 +2,38 @@
 // through distributed shared memory.
 #pragma once
 
+#include "ops/gated_delta/decode_delta_row.cuh"
 #include "ops/launch_cuda.cuh"
 #include "ops/sm90/cluster.cuh"
 
 namespace qnext::ops::cuda {
 
-__device__ inline uint32_t rank_in_cluster() {
-  uint32_t rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
+// What a block has: 32 columns of one value head. The blocks of a cluster have all value heads of a
+// key head. Grid: (blocks a cluster, key heads, sequences).
+struct ClusterPlace {
+  int slices;  // blocks a value head
+  int rank, key_head, of_group, slice;
+  int head;  // the value head
+
+  __device__ ClusterPlace(const DeltaSizes& sizes, int value_dim)
+      : slices(value_dim / slice_columns),
+        rank(static_cast<int>(blockIdx.x)),
+        key_head(static_cast<int>(blockIdx.y)),
+        of_group(rank / slices),
+        slice(rank % slices),
+        head(key_head * sizes.group + of_group) {}
+};
+
+// A kernel of `threads` threads a block on that grid.
+inline void launch_delta_clusters(const char* name, void (*kernel)(DeltaArguments),
+                                  unsigned threads, cudaStream_t stream,
+                                  const DeltaArguments& arguments) {
+  const DeltaSizes& sizes = arguments.sizes;
+  const auto cluster = static_cast<unsigned>(sizes.group * (sizes.value_dim / slice_columns));
+  launch_clusters(name, kernel, cluster,
+                  dim3(cluster, static_cast<unsigned>(sizes.key_heads),
+                       static_cast<unsigned>(arguments.batch.sequences)),
+                  threads, 0, stream, arguments);
 }
 
 // The same shared variable in another block of the cluster.
@@ -29,6 +52,19 @@ __device__ inline void store_remote(float* here, uint32_t rank, float value,
           remote_address(here, rank)),
       "r"(__float_as_uint(value)), "r"(remote_address(barrier, rank))
       : "memory");
+}
+
+// A warp writes this block's sum of squares of a row into `squares` of all blocks of its head, a
+// lane a block. Into its own plainly: its other lanes see it behind a __syncwarp(), and the barrier
+// expects a message less than the head has slices.
+__device__ inline void share_square(float* squares, const ClusterPlace& place, float square,
+                                    const uint64_t* barrier) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  if (lane == place.slice)
+    squares[lane] = square;
+  else if (lane < place.slices)
+    store_remote(&squares[place.slice], static_cast<uint32_t>(place.of_group * place.slices + lane),
+                 square, barrier);
 }
 
 }  // namespace qnext::ops::cuda

@@ -223,6 +223,46 @@ TEST_F(CudaOps, DecodeDeltaSameBitsHoweverSplit) {
       expect_same_bits(run(1, false, true), whole);
       expect_same_bits(run(1, true, false), whole);
       expect_same_bits(run(4, true, true), whole);
+      for (int64_t together : {2, 3, 4, 5, 8}) expect_same_bits(run(together, false, true), whole);
+    }
+  }
+}
+
+// Few rows of one sequence, as drafts that are verified: outputs and states are right, and those
+// that they have beside another sequence. States of some rows are kept, the last one's in the slot
+// it came from.
+TEST_F(CudaOps, DecodeDeltaFewRows) {
+  Random random(40);
+  for (const StateFormat format : {StateFormat::f32, StateFormat::bf16}) {
+    for (const GatedDeltaShape& shape :
+         {GatedDeltaShape{2, 4, 128, 128}, GatedDeltaShape{1, 1, 128, 128},
+          GatedDeltaShape{2, 6, 64, 128}, GatedDeltaShape{1, 4, 64, 128}}) {
+      for (int64_t rows = 1; rows <= 8; ++rows) {
+        SCOPED_TRACE(testing::Message() << rows << " rows");
+        const TestLayer test(random, shape, random.integer(1, 4));
+        check_form(Form::decode, random, test, {{rows, 7, rows % 3 == 0}}, {}, format);
+        const TestSequence sequence(random, test, rows, 7, rows % 3 == 0);
+        const TestSequence companion(random, test, 8, 17, true);
+        const auto run = [&](bool accompanied, bool at_rest) {
+          DeltaRun device(test, 10, format);
+          device.set_slot(0, sequence);
+          std::vector<int32_t> slots;
+          for (int32_t t = 0; t < rows; ++t) slots.push_back(t % 4 == 2 ? -1 : t + 1);
+          slots.back() = 0;
+          std::vector<DeltaRun::Piece> pieces{{&sequence, 0, rows, sequence.fresh ? -1 : 0, slots}};
+          if (accompanied) pieces.insert(pieces.begin(), {&companion, 0, 8, -1, {9}});
+          const std::vector<float> out = device.run(Form::decode, pieces, at_rest);
+          const int64_t mine = rows * test.layer.value_width();
+          std::vector<float> result = slice(out, static_cast<int64_t>(out.size()) - mine, mine);
+          for (int32_t slot = 0; slot < 9; ++slot)
+            for (const auto& state : {device.state(slot), device.conv_state(slot)})
+              result.insert(result.end(), state.begin(), state.end());
+          return result;
+        };
+        const std::vector<float> alone = run(false, true);
+        expect_same_bits(run(true, true), alone);
+        expect_same_bits(run(false, false), alone);
+      }
     }
   }
 }
