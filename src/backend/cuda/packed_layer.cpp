@@ -53,9 +53,9 @@ void PackedForward::layer(const PackedLayer& weights, int index, int64_t kv_inde
 
 // --- products --------------------------------------------------------------------------------
 
-// Several products of norm(x); `keep`: the normed rows are wanted afterwards too. One row's norm is
-// cheaper in each block of the product that wants it than in a kernel of its own; from two rows on
-// that holds for the router alone (docs/performance.md). The bits are the same.
+// Several products of norm(x); `keep`: the normed rows are wanted afterwards too. The norm of few
+// rows is cheaper in each block of the product that wants it than in a kernel of its own
+// (docs/performance.md). The bits are the same.
 void PackedForward::project_normed(Vector weight, std::span<const Product> products, bool keep) {
   const int64_t width = config_.hidden_size;
   if (std::exchange(normed_by_, nullptr) == weight.data()) {
@@ -63,8 +63,7 @@ void PackedForward::project_normed(Vector weight, std::span<const Product> produ
     return;
   }
   const int count = static_cast<int>(products.size());
-  if (!answer_ || (rows_ > 1 && !(rows_ <= ops::cuda::most_normed_stream_rows &&
-                                  ops::cuda::are_strips(products.data(), count)))) {
+  if (!answer_ || !ops::cuda::norms_quickly(products.data(), count, rows_)) {
     ops::cuda::rms_norm_rows(stream_.get(), w_->x, width, nullptr, weight.data(), eps(), rows_,
                              width, w_->normed, w_->hidden_stride);
     project(w_->normed, w_->hidden_stride, products);

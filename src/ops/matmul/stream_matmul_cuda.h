@@ -45,9 +45,9 @@ struct StreamProduct {
   int64_t stride = 0;
 };
 
-// Whether a launch of these products norms a few rows (up to most_normed_stream_rows) in less time
-// than a launch of the norm's own takes: few strips of bf16 do.
-bool are_strips(const StreamProduct* products, int count);
+// Whether a launch of these products norms so many rows in less time than a launch of the norm's
+// own takes.
+bool norms_quickly(const StreamProduct* products, int count, int64_t rows);
 
 // Products of the same rows (1 to most_stream_rows) with up to most_stream_products matrices of the
 // same number of columns, in one overlapped launch. Outputs overlap neither each other nor the

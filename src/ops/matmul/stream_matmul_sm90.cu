@@ -265,16 +265,17 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   auto* x = shared_at<std::byte>(job.at.x);
   const StagedRows staged{
       x, shared_at<float>(job.at.norm), job.x_stride, job.rows, job.column_tiles, job.columns};
-  QuickNorm quick;
-  if (QuickNorm::fits(job.input, staged))
-    quick.load_weight(job.input, staged);
+  RowsNorm norm;
+  const bool quick = job.input.residual && job.columns == RowsNorm::columns;
+  if (quick)
+    norm.load_weight(job.input);
   else if (job.input.residual)
     prefetch_norm_weight(job.input, job.columns);
   let_next_kernel_start();
   wait_for_earlier_kernels();
   const bool write = job.input.normed && blockIdx.x == 0;
-  if (QuickNorm::fits(job.input, staged))
-    quick.stage(job.input, staged, write);
+  if (quick)
+    norm.stage(job.input, staged, write);
   else if (job.input.residual)
     stage_normed(job.input, staged, write);
   else
@@ -297,7 +298,7 @@ Layout layout_of(const Job& job, int warps, int slots) {
   };
   at.x = take(job.rows, job.x_stride);
   at.handed = take(warps * warp_lanes, sizeof(float4));
-  at.norm = take(norm_floats, sizeof(float));
+  at.norm = take(job.input.residual ? job.rows * norm_floats : 0, sizeof(float));
   at.full = take(warps * slots, sizeof(sm90::Barrier));
   at.ready = take(warps, sizeof(sm90::Barrier));
   at.taken = take(warps, sizeof(sm90::Barrier));

@@ -12,7 +12,7 @@ constexpr int norm_floats = norm_runs * warp_lanes;
 
 struct StagedRows {
   std::byte* x;  // [rows][stride], in the order of B fragments
-  float* norm;   // [norm_floats], for the norm
+  float* norm;   // [norm_floats], or for each row so many, for the norm
   int stride;    // bytes
   int rows;
   int column_tiles;
@@ -35,21 +35,23 @@ __device__ inline uint32_t bf16_pair(float first, float second) {
 constexpr int chunks_in_flight = 4;
 
 __device__ inline void stage_values(const StreamInput& in, const StagedRows& staged) {
-  const int chunks = staged.column_tiles * 8, all = staged.rows * chunks;
-  const int threads = static_cast<int>(blockDim.x);
-  for (int first = static_cast<int>(threadIdx.x); first < all;
-       first += threads * chunks_in_flight) {
-    uint4 v[chunks_in_flight];
+  const int chunks = staged.column_tiles * 8;
+#pragma unroll 1
+  for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
+       chunk += static_cast<int>(blockDim.x)) {
+#pragma unroll 1
+    for (int first = 0; first < staged.rows; first += chunks_in_flight) {
+      uint4 v[chunks_in_flight];
 #pragma unroll
-    for (int i = 0; i < chunks_in_flight; ++i)
-      if (const int at = first + i * threads; at < all)
-        v[i] =
-            *reinterpret_cast<const uint4*>(in.values + at / chunks * in.stride + at % chunks * 8);
+      for (int i = 0; i < chunks_in_flight; ++i)
+        if (first + i < staged.rows)
+          v[i] = *reinterpret_cast<const uint4*>(in.values + (first + i) * in.stride + 8 * chunk);
 #pragma unroll
-    for (int i = 0; i < chunks_in_flight; ++i)
-      if (const int at = first + i * threads; at < all)
-        store_chunk(staged.x + at / chunks * staged.stride, at % chunks,
-                    {v[i].x, v[i].y, v[i].z, v[i].w});
+      for (int i = 0; i < chunks_in_flight; ++i)
+        if (first + i < staged.rows)
+          store_chunk(staged.x + (first + i) * staged.stride, chunk,
+                      {v[i].x, v[i].y, v[i].z, v[i].w});
+    }
   }
 }
 
@@ -143,10 +145,6 @@ struct QuickNorm {
   static constexpr int shares = 2;
   float4 weight[shares];
 
-  static __device__ bool fits(const StreamInput& in, const StagedRows& staged) {
-    return in.residual && staged.rows == 1 && staged.columns % 4 == 0 &&
-           staged.columns <= shares * 4 * norm_floats;
-  }
   __device__ void load_weight(const StreamInput& in, const StagedRows& staged) {
 #pragma unroll
     for (int i = 0; i < shares; ++i)
@@ -191,6 +189,71 @@ struct QuickNorm {
   }
   static __device__ int at(int i) {
     return static_cast<int>(threadIdx.x) + i * norm_floats;
+  }
+};
+
+// The norm of rows of 2048 columns in the same spirit: four warps a row, two of its runs each, as
+// many rows at once as the block has warps for. staged.norm: [rows][norm_floats].
+struct RowsNorm {
+  static constexpr int row_threads = norm_runs / 2 * warp_lanes;
+  static constexpr int shares = 4;
+  static constexpr int columns = 4 * shares * row_threads;
+  float4 weight[shares];
+
+  static __device__ int at(int i) {
+    return static_cast<int>(threadIdx.x) % row_threads + i * row_threads;
+  }
+  __device__ void load_weight(const StreamInput& in) {
+#pragma unroll
+    for (int i = 0; i < shares; ++i)
+      weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[at(i)];
+  }
+  // Has barriers for all threads.
+  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write) const {
+    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+    const int teams = static_cast<int>(blockDim.x) / row_threads;
+    const int team = static_cast<int>(threadIdx.x) / row_threads;
+#pragma unroll 1
+    for (int first = 0; first < staged.rows; first += teams) {
+      const int row = first + team;
+      const bool there = team < teams && row < staged.rows;
+      float4 x[shares];
+#pragma unroll
+      for (int i = 0; i < shares; ++i)
+        x[i] =
+            there ? __ldcg(reinterpret_cast<const float4*>(in.residual + row * in.residual_stride) +
+                           at(i))
+                  : float4{0, 0, 0, 0};
+      float* const norm = staged.norm + row * norm_floats;
+      if (there) {
+        // Share i lies in run at(i) / 32 % 8.
+        float sum[2] = {};
+#pragma unroll
+        for (int i = 0; i < shares; ++i) add_squares(sum[i % 2], x[i]);
+        norm[at(0)] = sum[0];
+        norm[at(1)] = sum[1];
+      }
+      __syncthreads();
+      if (!there) continue;
+      float runs[norm_runs];
+#pragma unroll
+      for (int run = 0; run < norm_runs; ++run) runs[run] = norm[run * warp_lanes + lane];
+      const float scale = norm_scale(runs, columns, in.eps);
+#pragma unroll
+      for (int i = 0; i < shares; ++i) {
+        const int j = at(i);
+        const uint32_t low = bf16_pair(normed(x[i].x, scale, weight[i].x),
+                                       normed(x[i].y, scale, weight[i].y)),
+                       high = bf16_pair(normed(x[i].z, scale, weight[i].z),
+                                        normed(x[i].w, scale, weight[i].w));
+        if (write)
+          *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = {low, high};
+        std::byte* const to =
+            staged.x + row * staged.stride + j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
+        *reinterpret_cast<uint32_t*>(to) = low;
+        *reinterpret_cast<uint32_t*>(to + 32) = high;
+      }
+    }
   }
 };
 

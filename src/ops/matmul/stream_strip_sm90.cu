@@ -99,9 +99,8 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
 // --- Two to eight rows -------------------------------------------------------------------------
 
 constexpr int strip_rows = 8;                           // at most: n of mma.m16n8k16
-constexpr int row_warps = strip_warps / 4;              // that norm a row, two of its runs each
 constexpr int strip_x_stride = strip_tiles * 128 + 16;  // rows n and n + 1 share no banks
-static_assert(norm_runs == 2 * row_warps);
+static_assert(strip_columns == RowsNorm::columns);
 
 struct StripsMemory {
   alignas(128) std::byte weights[strip_warps][run_bytes];
@@ -109,70 +108,6 @@ struct StripsMemory {
   float norm[strip_rows][norm_floats];
   float sums[strip_warps][strip_rows][tile_rows];
   sm90::Barrier full;
-};
-
-// A warp's share of the norm of a row: float4s of two runs.
-struct StripNorm {
-  static constexpr int shares = strip_columns / 4 / (row_warps * warp_lanes);
-  float4 weight[shares];
-
-  __device__ static int at(int i) {
-    const auto thread = static_cast<int>(threadIdx.x) % (row_warps * warp_lanes);
-    return thread + i * row_warps * warp_lanes;
-  }
-  __device__ static int first_row() {
-    return static_cast<int>(threadIdx.x) / (row_warps * warp_lanes);
-  }
-  __device__ void load_weight(const StreamInput& in) {
-#pragma unroll
-    for (int i = 0; i < shares; ++i)
-      weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[at(i)];
-  }
-  // Rows first_row(), + 4; barriers for all threads.
-  __device__ void stage(const StreamInput& in, int rows, StripsMemory& memory, bool write) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-#pragma unroll 1
-    for (int first = 0; first < rows; first += strip_warps / row_warps) {
-      const int row = first + first_row();
-      const bool there = row < rows;
-      float4 x[shares];
-#pragma unroll
-      for (int i = 0; i < shares; ++i)
-        x[i] =
-            there ? __ldcg(reinterpret_cast<const float4*>(in.residual + row * in.residual_stride) +
-                           at(i))
-                  : float4{0, 0, 0, 0};
-      if (there) {
-        // Share i lies in run at(i) / 32 % 8.
-        float sum[2] = {};
-#pragma unroll
-        for (int i = 0; i < shares; ++i) add_squares(sum[i % 2], x[i]);
-        memory.norm[row][at(0)] = sum[0];
-        memory.norm[row][at(1)] = sum[1];
-      }
-      __syncthreads();
-      if (!there) continue;
-      float runs[norm_runs];
-#pragma unroll
-      for (int run = 0; run < norm_runs; ++run)
-        runs[run] = memory.norm[row][run * warp_lanes + lane];
-      const float scale = norm_scale(runs, strip_columns, in.eps);
-#pragma unroll
-      for (int i = 0; i < shares; ++i) {
-        const int j = at(i);
-        const uint32_t low = bf16_pair(normed(x[i].x, scale, weight[i].x),
-                                       normed(x[i].y, scale, weight[i].y)),
-                       high = bf16_pair(normed(x[i].z, scale, weight[i].z),
-                                        normed(x[i].w, scale, weight[i].w));
-        if (write)
-          *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = {low, high};
-        std::byte* const to =
-            memory.x + row * strip_x_stride + j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
-        *reinterpret_cast<uint32_t*>(to) = low;
-        *reinterpret_cast<uint32_t*>(to + 32) = high;
-      }
-    }
-  }
 };
 
 __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
@@ -193,7 +128,9 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
                          weight.tiles + int64_t{own} * static_cast<int>(sizeof memory.weights),
                          sizeof memory.weights, &memory.full);
   }
-  StripNorm norm;
+  const StagedRows staged{memory.x, memory.norm[0], strip_x_stride,
+                          job.rows, strip_tiles,    strip_columns};
+  RowsNorm norm;
   norm.load_weight(job.input);
   const int row = thread / static_cast<int>(tile_rows);
   const int column = thread % static_cast<int>(tile_rows);
@@ -202,7 +139,7 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   __syncthreads();
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  norm.stage(job.input, job.rows, memory, job.input.normed && strip == 0);
+  norm.stage(job.input, staged, job.input.normed && strip == 0);
   __syncthreads();
   sm90::wait(&memory.full, 0);
   const std::byte* const data = memory.weights[warp];
@@ -224,6 +161,8 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
 
 }  // namespace
 
+namespace {
+
 bool are_strips(const StreamProduct* products, int count) {
   int64_t strips = 0;
   for (int i = 0; i < count; ++i) {
@@ -234,6 +173,15 @@ bool are_strips(const StreamProduct* products, int count) {
     strips += weight.row_tiles();
   }
   return strips <= multiprocessors();
+}
+
+}  // namespace
+
+bool norms_quickly(const StreamProduct* products, int count, int64_t rows) {
+  constexpr int64_t most_quick_rows = 4;  // measured: docs/performance.md
+  return rows == 1 ||
+         (rows <= most_quick_rows && products[0].weight.columns == RowsNorm::columns) ||
+         (rows <= strip_rows && are_strips(products, count));
 }
 
 bool stream_matmul_strips(cudaStream_t stream, const StreamInput& input, int64_t rows,
