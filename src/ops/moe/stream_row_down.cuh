@@ -1,7 +1,7 @@
 // x += sum over slots of weight_s * down_e act_s for one row, in the manner of
 // stream_row_gate_up.cuh. A block owns a strip of 16 outputs: a piece is that strip of one expert,
-// and as many as fit are on their way before act is there. Warps take half chunks, all experts'
-// behind each other. Sums have the order of stream_down.cuh.
+// and all are on their way before act is there. Warps take half chunks, all experts' behind each
+// other. Sums have the order of stream_down.cuh.
 #pragma once
 
 #include "ops/moe/stream_row_gate_up.cuh"
