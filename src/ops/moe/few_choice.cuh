@@ -9,7 +9,7 @@
 
 namespace qnext::ops::cuda {
 
-constexpr int few_rows = 4;                    // at most
+constexpr int most_few_rows = 4;               // at most
 constexpr int few_experts = choosing_threads;  // routed ones, at most
 constexpr int few_top_k = warp_lanes - 1;
 constexpr int few_words = few_experts / 32;
@@ -20,7 +20,7 @@ struct FewChoice {
   float* weights;         // [rows][slots]
   uint32_t* mask;         // [few_words]: a bit for every chosen expert
   int16_t* expert;        // [pairs]: chosen experts, the shared one first, the others ascending
-  int8_t* slot;           // [pairs][few_most_rows]: in which slot a row chose it, or -1
+  int8_t* slot;           // [pairs][few_columns]: in which slot a row chose it, or -1
   int32_t* count;         // [1]: of chosen experts
   RouteScratch* scratch;  // [rows]: only while choosing, in memory that is free then
   ChoosingKeys* keys;     // [rows]
@@ -31,7 +31,7 @@ struct FewChoice {
     weights = carver.take<float>(task.pairs());
     mask = carver.take<uint32_t>(few_words);
     expert = carver.take<int16_t>(task.pairs());
-    slot = carver.take<int8_t>(int64_t{few_most_rows} * task.pairs());
+    slot = carver.take<int8_t>(int64_t{few_columns} * task.pairs());
     count = carver.take<int32_t>(1);
     keys = carver.take<ChoosingKeys>(task.rows);
   }
@@ -66,7 +66,7 @@ __device__ inline void enter_choice(const ExpertsTask& task, const FewChoice& ch
   const bool routed = lane < rule.top_k;
   const int32_t id = routed ? ids[lane] : few_experts;
   if (routed) atomicOr(choice.mask + id / 32, 1u << id % 32);
-  asm volatile("bar.sync %0, %1;" ::"n"(1 + few_rows), "r"(task.rows * warp_lanes) : "memory");
+  asm volatile("bar.sync %0, %1;" ::"n"(1 + most_few_rows), "r"(task.rows * warp_lanes) : "memory");
   int32_t index = int32_t{rule.shared};
 #pragma unroll 4
   for (int word = 0; word < few_words; ++word) {
@@ -75,7 +75,7 @@ __device__ inline void enter_choice(const ExpertsTask& task, const FewChoice& ch
   }
   if (routed) {
     choice.expert[index] = static_cast<int16_t>(id);
-    choice.slot[index * few_most_rows + row] = static_cast<int8_t>(lane);
+    choice.slot[index * few_columns + row] = static_cast<int8_t>(lane);
   }
   if (row == 0 && lane == warp_lanes - 1) *choice.count = index;
 }

@@ -12,8 +12,8 @@ namespace qnext::ops::cuda {
 
 constexpr int few_down_warps = 8;
 constexpr int few_down_threads = few_down_warps * warp_lanes;
-static_assert(few_rows * FewWarps::threads <= few_down_threads &&
-              few_most_rows * tile_rows <= few_down_threads);
+static_assert(most_few_rows * FewWarps::threads <= few_down_threads &&
+              few_columns * tile_rows <= few_down_threads);
 
 template <PackedFormat format>
 struct FewDownMemory {
@@ -28,7 +28,7 @@ struct FewDownMemory {
         act(carver.take<std::byte>(task.pairs() * int64_t{act_bytes(task)})),
         parts(carver.take<float>(int64_t{task.pairs()} * tile_rows)),
         choice(carver, task, rings) {
-    static_assert(sizeof(Ring::Memory::data) >= few_most_rows * sizeof(RouteScratch));
+    static_assert(sizeof(Ring::Memory::data) >= few_columns * sizeof(RouteScratch));
   }
   // + 16: two rows share no banks.
   static __host__ __device__ int32_t act_bytes(const ExpertsTask& task) {
@@ -99,7 +99,7 @@ __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsT
   __syncthreads();
 #pragma unroll 1
   for (int32_t expert = warp; expert < count; expert += few_down_warps) {
-    const int8_t* const slots = choice.slot + expert * few_most_rows;
+    const int8_t* const slots = choice.slot + expert * few_columns;
     const int of = lane / 4, slot = slots[of];
     const std::byte* const from = memory.act + (of * task.slots + slot) * act_bytes;
     float sum[4] = {};

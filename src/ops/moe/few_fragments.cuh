@@ -8,7 +8,7 @@
 
 namespace qnext::ops::cuda {
 
-constexpr int few_most_rows = 8;                    // n of mma.m16n8k16
+constexpr int few_columns = 8;                      // n of mma.m16n8k16
 constexpr int few_chunk_bytes = chunk_tiles * 128;  // of a row
 
 struct FewRows {

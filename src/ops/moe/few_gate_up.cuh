@@ -15,7 +15,7 @@ namespace qnext::ops::cuda {
 
 constexpr int few_queueing_warp = expert_warps, few_adding_warp = expert_warps + 1;
 constexpr int few_gate_up_threads = (expert_warps + 2) * warp_lanes;
-static_assert(few_rows * FewWarps::threads <= expert_warps * warp_lanes);
+static_assert(most_few_rows * FewWarps::threads <= expert_warps * warp_lanes);
 
 template <PackedFormat format>
 struct FewGateUpMemory {
@@ -138,7 +138,7 @@ __device__ void add_few(const ExpertsTask& task, const FewGateUpMemory<format>& 
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int row = lane % 4 * 2 + j;
-      const int32_t slot = memory.choice.slot[unit.group * few_most_rows + row];
+      const int32_t slot = memory.choice.slot[unit.group * few_columns + row];
       pairs[j] = slot < 0 ? -1 : row * task.slots + slot;
     }
     sm90::wait(memory.summed + sums.at, sums.parity);

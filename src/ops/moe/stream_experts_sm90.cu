@@ -152,7 +152,7 @@ bool run(cudaStream_t stream, const ExpertsTask& task) {
     fail_cuda("stream_experts: hidden or width too large");
   if (task.rows == 1 && run_one<format>(stream, task)) return false;
   if constexpr (format != PackedFormat::bf16) {
-    if (task.rows > 1 && task.rows <= few_rows && run_few<format>(stream, task)) return false;
+    if (task.rows > 1 && task.rows <= most_few_rows && run_few<format>(stream, task)) return false;
   }
   run_many<format>(stream, task);
   return can_norm(task);
