@@ -53,9 +53,6 @@ bool norms_quickly(const StreamProduct* products, int count, int64_t rows);
 // same number of columns, in one overlapped launch. Outputs overlap neither each other nor the
 // input: a residual that this launch norms it may not add to. Throws Error where
 // the columns do not fit (above about 100,000 for one row, 13,000 for eight).
-//
-// Beyond the rule of launch_cuda.cuh: for one row the kernel also reads its input, and y where it
-// is added to, while kernels before it may still write them, to no effect.
 void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
                    const StreamProduct* products, int count);
 

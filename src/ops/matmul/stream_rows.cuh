@@ -140,7 +140,6 @@ __device__ inline void stage_normed(const StreamInput& in, const StagedRows& sta
 // The usual case of a norm, one row of up to 2048 columns, made short: everything between the wait
 // and the first product is time that memory may idle. A thread loads the norm's weight before the
 // wait and keeps its share of the row in registers. The block has norm_floats threads or more.
-// stage() may be called twice, as it reads the row past the first-level cache.
 struct QuickNorm {
   static constexpr int shares = 2;
   float4 weight[shares];

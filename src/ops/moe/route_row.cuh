@@ -113,7 +113,7 @@ __device__ __noinline__ inline void choose_one_by_one(const float* logits, int32
       }
     }
     last_key = __reduce_max_sync(whole_warp, best);
-    // Within bounds even if the logits change meanwhile.
+    // Within bounds even where no expert is left.
     last_id =
         min(__reduce_min_sync(whole_warp, best == last_key ? best_id : INT32_MAX), experts - 1);
     const float logit = __ldcg(logits + last_id);

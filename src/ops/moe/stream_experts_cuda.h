@@ -44,10 +44,8 @@ struct NextNorm {
 //
 // Beyond the rule of launch_cuda.cuh, before a kernel here waits: it may read what the kernels
 // before its predecessor wrote (logits, ids), because its predecessor let it start only after
-// waiting itself; and the kernels of up to four rows read logits, normed, x and the workspace
-// while others may still write them, to no effect: all must be memory that can be read, whatever it
-// holds. With more rows, the shared expert's rows are multiplied, and results written into the
-// workspace, while the list is made: all kernels before the routing have ended by then.
+// waiting itself. With many rows, the shared expert's rows are multiplied, and results written into
+// the workspace, while the list is made: all kernels before the routing have ended by then.
 //
 // True: `next` is done too, its bits those of rms_norm_rows(). That is where up to eight rows take
 // the kernels of many rows and have at most 2048 columns, and rows of x are 16-byte aligned.
