@@ -35,6 +35,14 @@ struct StreamedWeight {
 int list_products(const StreamProduct* products, int count,
                   StreamedWeight (&list)[most_stream_products]);
 
+// Which of a job's products a strip belongs to.
+template <typename Job>
+__device__ inline int product_of_strip(const Job& job, int strip) {
+  int product = 0;
+  while (product + 1 < job.products && strip >= job.product[product + 1].first_strip) ++product;
+  return product;
+}
+
 // Rows in passes of 16 to 64: stream_matmul_cuda.h for more than 8 rows of bf16. More than 64 rows
 // of a large matrix go on to stream_passes.cuh.
 void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,

@@ -219,10 +219,7 @@ __global__ void __launch_bounds__((most_warps + 1) * warp_lanes, groups == 8 ? 1
     }
     sm90::publish_barriers();
   }
-  int product = 0;
-  while (product + 1 < job.products && first_strip + warp >= job.product[product + 1].first_strip)
-    ++product;
-  const StreamedWeight& weight = job.product[product];
+  const StreamedWeight& weight = job.product[product_of_strip(job, first_strip + warp)];
   const Strip<groups> mine{job,
                            weight,
                            first_strip + warp - weight.first_strip,

@@ -30,7 +30,7 @@ struct RowNorm {
   template <typename Also>
   __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
                         Also&& also) const {
-    const auto thread = static_cast<int>(threadIdx.x), lane = thread % warp_lanes;
+    const auto thread = static_cast<int>(threadIdx.x);
     if (thread < norm_floats) {
       float sum = 0;
       add_squares(sum, x[0]);
@@ -38,24 +38,17 @@ struct RowNorm {
       staged.norm[thread] = sum;
     }
     __syncthreads();
-    float runs[norm_runs];
-#pragma unroll
-    for (int run = 0; run < norm_runs; ++run) runs[run] = staged.norm[run * warp_lanes + lane];
-    const float scale = norm_scale(runs, staged.columns, in.eps);
-    const int j = thread;
-    if (j < staged.column_tiles * 16) {
+    const float scale = shared_norm_scale(staged.norm, staged.columns, in.eps);
+    if (thread < staged.column_tiles * 16) {
       const bool first_half = thread < norm_floats;
       const float4 v{first_half ? x[0].x : x[1].x, first_half ? x[0].y : x[1].y,
                      first_half ? x[0].z : x[1].z, first_half ? x[0].w : x[1].w};
-      const uint32_t first = bf16_pair(normed(v.x, scale, weight.x), normed(v.y, scale, weight.y)),
-                     second = bf16_pair(normed(v.z, scale, weight.z), normed(v.w, scale, weight.w));
-      if (write && 4 * j < staged.columns)
-        *reinterpret_cast<uint2*>(in.normed + 4 * j) = {first, second};
-      const int offset = j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
-      *reinterpret_cast<uint32_t*>(staged.x + offset) = first;
-      *reinterpret_cast<uint32_t*>(staged.x + offset + 32) = second;
-      also(offset, first);
-      also(offset + 32, second);
+      const uint2 pairs = normed_pairs(v, scale, weight);
+      if (write && 4 * thread < staged.columns)
+        *reinterpret_cast<uint2*>(in.normed + 4 * thread) = pairs;
+      stage_pairs(staged.x, thread, pairs);
+      also(staged_at(thread), pairs.x);
+      also(staged_at(thread) + 32, pairs.y);
     }
   }
 };

@@ -48,9 +48,7 @@ __device__ T* shared_at(int offset) {
 }
 
 __device__ inline const StreamedWeight& weight_of(const RowJob& job, int strip) {
-  int product = 0;
-  while (product + 1 < job.products && strip >= job.product[product + 1].first_strip) ++product;
-  return job.product[product];
+  return job.product[product_of_strip(job, strip)];
 }
 
 // The strip at a place of the order in which blocks take them by turns. Heavy ones come where a

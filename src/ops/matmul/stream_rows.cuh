@@ -61,6 +61,15 @@ __device__ inline void prefetch_norm_weight(const StreamInput& in, int64_t colum
     asm volatile("prefetch.global.L2 [%0];" ::"l"(in.norm_weight + i));
 }
 
+// norm_scale() of a row whose sums of squares lie in shared memory, [norm_runs][warp_lanes].
+__device__ inline float shared_norm_scale(const float* sums, int64_t columns, float eps) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  float runs[norm_runs];
+#pragma unroll
+  for (int run = 0; run < norm_runs; ++run) runs[run] = sums[run * warp_lanes + lane];
+  return norm_scale(runs, columns, eps);
+}
+
 // Scales of all rows into staged.norm[row].
 __device__ inline void find_norm_scales(const StreamInput& in, const StagedRows& staged) {
   const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
@@ -70,10 +79,7 @@ __device__ inline void find_norm_scales(const StreamInput& in, const StagedRows&
     for (int run = warp; run < norm_runs; run += warps)
       staged.norm[run * warp_lanes + lane] = squares_of_run(in.residual, staged.columns, run, lane);
     __syncthreads();
-    float runs[norm_runs];
-#pragma unroll
-    for (int run = 0; run < norm_runs; ++run) runs[run] = staged.norm[run * warp_lanes + lane];
-    const float scale = norm_scale(runs, staged.columns, in.eps);
+    const float scale = shared_norm_scale(staged.norm, staged.columns, in.eps);
     __syncthreads();
     if (threadIdx.x == 0) staged.norm[0] = scale;
   } else {
@@ -137,6 +143,20 @@ __device__ inline void stage_normed(const StreamInput& in, const StagedRows& sta
   }
 }
 
+// A float4 of a row behind its norm, as bf16: its two pairs.
+__device__ inline uint2 normed_pairs(const float4& v, float scale, const float4& weight) {
+  return {bf16_pair(normed(v.x, scale, weight.x), normed(v.y, scale, weight.y)),
+          bf16_pair(normed(v.z, scale, weight.z), normed(v.w, scale, weight.w))};
+}
+// Where the first pair of a row's float4 `j` lies in a staged row, in bytes; the second one lies 32
+// further.
+__device__ inline int staged_at(int j) {
+  return j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
+}
+__device__ inline void stage_pairs(std::byte* row, int j, const uint2& pairs) {
+  *reinterpret_cast<uint32_t*>(row + staged_at(j)) = pairs.x;
+  *reinterpret_cast<uint32_t*>(row + staged_at(j) + 32) = pairs.y;
+}
 // The usual case of a norm, one row of up to 2048 columns, made short: everything between the wait
 // and the first product is time that memory may idle. A thread loads the norm's weight before the
 // wait and keeps its share of the row in registers. The block has norm_floats threads or more.
@@ -151,7 +171,6 @@ struct QuickNorm {
         weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[j];
   }
   __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     float4 x[shares] = {};
     float sum = 0;
 #pragma unroll
@@ -162,23 +181,17 @@ struct QuickNorm {
     for (int i = 0; i < shares; ++i) add_squares(sum, x[i]);
     if (mine()) staged.norm[threadIdx.x] = sum;
     __syncthreads();
-    float runs[norm_runs];
-#pragma unroll
-    for (int run = 0; run < norm_runs; ++run) runs[run] = staged.norm[run * warp_lanes + lane];
-    const float scale = norm_scale(runs, staged.columns, in.eps);
+    const float scale = shared_norm_scale(staged.norm, staged.columns, in.eps);
 #pragma unroll
     for (int i = 0; i < shares; ++i) {
       const int j = at(i);
       if (!mine() || j >= staged.column_tiles * 16) continue;
-      uint32_t first = 0, second = 0;
+      uint2 pairs{};
       if (4 * j < staged.columns) {
-        first = bf16_pair(normed(x[i].x, scale, weight[i].x), normed(x[i].y, scale, weight[i].y));
-        second = bf16_pair(normed(x[i].z, scale, weight[i].z), normed(x[i].w, scale, weight[i].w));
-        if (write) *reinterpret_cast<uint2*>(in.normed + 4 * j) = {first, second};
+        pairs = normed_pairs(x[i], scale, weight[i]);
+        if (write) *reinterpret_cast<uint2*>(in.normed + 4 * j) = pairs;
       }
-      const int offset = j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
-      *reinterpret_cast<uint32_t*>(staged.x + offset) = first;
-      *reinterpret_cast<uint32_t*>(staged.x + offset + 32) = second;
+      stage_pairs(staged.x, j, pairs);
     }
   }
 
@@ -209,7 +222,6 @@ struct RowsNorm {
   }
   // Has barriers for all threads.
   __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     const int teams = static_cast<int>(blockDim.x) / row_threads;
     const int team = static_cast<int>(threadIdx.x) / row_threads;
 #pragma unroll 1
@@ -234,23 +246,16 @@ struct RowsNorm {
       }
       __syncthreads();
       if (!there) continue;
-      float runs[norm_runs];
-#pragma unroll
-      for (int run = 0; run < norm_runs; ++run) runs[run] = norm[run * warp_lanes + lane];
-      const float scale = norm_scale(runs, columns, in.eps);
+      const float scale = shared_norm_scale(norm, columns, in.eps);
 #pragma unroll
       for (int i = 0; i < shares; ++i) {
         const int j = at(i);
-        const uint32_t low = bf16_pair(normed(x[i].x, scale, weight[i].x),
-                                       normed(x[i].y, scale, weight[i].y)),
-                       high = bf16_pair(normed(x[i].z, scale, weight[i].z),
-                                        normed(x[i].w, scale, weight[i].w));
-        if (write)
-          *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = {low, high};
+        const uint2 pairs = normed_pairs(x[i], scale, weight[i]);
+        if (write) *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = pairs;
         std::byte* const to =
             staged.x + row * staged.stride + j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
-        *reinterpret_cast<uint32_t*>(to) = low;
-        *reinterpret_cast<uint32_t*>(to + 32) = high;
+        *reinterpret_cast<uint32_t*>(to) = pairs.x;
+        *reinterpret_cast<uint32_t*>(to + 32) = pairs.y;
       }
     }
   }

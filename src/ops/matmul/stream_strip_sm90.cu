@@ -50,24 +50,38 @@ __device__ inline float sum_runs(Run&& run) {
   return total;
 }
 
+// By one thread; those who wait for `full` see its set-up behind a __syncthreads().
+template <typename Memory>
+__device__ inline void fetch_strip(Memory& memory, const StreamedWeight& weight, int own) {
+  constexpr auto bytes = static_cast<uint32_t>(sizeof memory.weights);
+  sm90::set_up(&memory.full, 1);
+  sm90::publish_barriers();
+  sm90::arrive_expecting(&memory.full, bytes);
+  sm90::bulk_copy_once(memory.weights, weight.tiles + int64_t{own} * bytes, bytes, &memory.full);
+}
+
+// The warp's run against its part of a row.
+template <typename Memory>
+__device__ inline void add_warps_run(float (&c)[4], const Memory& memory, const std::byte* row) {
+  const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const std::byte* const data = memory.weights[warp];
+  const std::byte* const part = row + warp * run_tiles * 128 + lane % 4 * 32;
+#pragma unroll
+  for (int tile = 0; tile < run_tiles; ++tile)
+    add_tile<PackedFormat::bf16>(c, data + tile * tile_bytes(PackedFormat::bf16), part + tile * 128,
+                                 lane);
+}
+
 __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
     strip_kernel(const __grid_constant__ StripJob job) {
   extern __shared__ __align__(128) std::byte bytes[];
   StripMemory& memory = *reinterpret_cast<StripMemory*>(bytes);
   const auto thread = static_cast<int>(threadIdx.x), strip = static_cast<int>(blockIdx.x);
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
-  int product = 0;
-  while (product + 1 < job.products && strip >= job.product[product + 1].first_strip) ++product;
-  const StreamedWeight& weight = job.product[product];
+  const StreamedWeight& weight = job.product[product_of_strip(job, strip)];
   const int own = strip - weight.first_strip;
-  if (thread == 0) {
-    sm90::set_up(&memory.full, 1);
-    sm90::publish_barriers();
-    sm90::arrive_expecting(&memory.full, sizeof memory.weights);
-    sm90::bulk_copy_once(memory.weights,
-                         weight.tiles + int64_t{own} * static_cast<int>(sizeof memory.weights),
-                         sizeof memory.weights, &memory.full);
-  }
+  if (thread == 0) fetch_strip(memory, weight, own);
   const StagedRows staged{memory.x, memory.norm, 0, 1, strip_tiles, strip_columns};
   QuickNorm quick;
   quick.load_weight(job.input, staged);
@@ -79,13 +93,8 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   quick.stage(job.input, staged, job.input.normed && strip == 0);
   __syncthreads();
   sm90::wait(&memory.full, 0);
-  const std::byte* const data = memory.weights[warp];
-  const std::byte* const row = memory.x + warp * run_tiles * 128 + lane % 4 * 32;
   float c[4] = {};
-#pragma unroll
-  for (int tile = 0; tile < run_tiles; ++tile)
-    add_tile<PackedFormat::bf16>(c, data + tile * tile_bytes(PackedFormat::bf16), row + tile * 128,
-                                 lane);
+  add_warps_run(c, memory, memory.x);
   if (lane % 4 == 0) {
     memory.sums[warp][lane / 4] = c[0];
     memory.sums[warp][lane / 4 + 8] = c[2];
@@ -116,18 +125,9 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   StripsMemory& memory = *reinterpret_cast<StripsMemory*>(bytes);
   const auto thread = static_cast<int>(threadIdx.x), strip = static_cast<int>(blockIdx.x);
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
-  int product = 0;
-  while (product + 1 < job.products && strip >= job.product[product + 1].first_strip) ++product;
-  const StreamedWeight& weight = job.product[product];
+  const StreamedWeight& weight = job.product[product_of_strip(job, strip)];
   const int own = strip - weight.first_strip;
-  if (thread == 0) {
-    sm90::set_up(&memory.full, 1);
-    sm90::publish_barriers();
-    sm90::arrive_expecting(&memory.full, sizeof memory.weights);
-    sm90::bulk_copy_once(memory.weights,
-                         weight.tiles + int64_t{own} * static_cast<int>(sizeof memory.weights),
-                         sizeof memory.weights, &memory.full);
-  }
+  if (thread == 0) fetch_strip(memory, weight, own);
   const StagedRows staged{memory.x, memory.norm[0], strip_x_stride,
                           job.rows, strip_tiles,    strip_columns};
   RowsNorm norm;
@@ -142,15 +142,9 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   norm.stage(job.input, staged, job.input.normed && strip == 0);
   __syncthreads();
   sm90::wait(&memory.full, 0);
-  const std::byte* const data = memory.weights[warp];
   // Lanes without a row of their own read the last one, and their sums are dropped.
-  const std::byte* const x = memory.x + min(lane / 4, job.rows - 1) * strip_x_stride +
-                             warp * run_tiles * 128 + lane % 4 * 32;
   float c[4] = {};
-#pragma unroll
-  for (int tile = 0; tile < run_tiles; ++tile)
-    add_tile<PackedFormat::bf16>(c, data + tile * tile_bytes(PackedFormat::bf16), x + tile * 128,
-                                 lane);
+  add_warps_run(c, memory, memory.x + min(lane / 4, job.rows - 1) * strip_x_stride);
 #pragma unroll
   for (int i = 0; i < 4; ++i) memory.sums[warp][lane % 4 * 2 + i % 2][lane / 4 + i / 2 * 8] = c[i];
   __syncthreads();
@@ -158,10 +152,6 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   const float total = sum_runs([&](int run) { return memory.sums[run][row][column]; });
   static_cast<float*>(weight.y)[row * weight.stride + output] = total;
 }
-
-}  // namespace
-
-namespace {
 
 bool are_strips(const StreamProduct* products, int count) {
   int64_t strips = 0;

@@ -145,10 +145,10 @@ __global__ void __launch_bounds__(expert_threads)
 
 // The same and the norm of what comes out: a block a row of up to 2048 columns, a thread four of
 // them. Half of the threads sum the squares, in the order of row_norm.cuh.
-constexpr int norm_threads = 2 * norm_runs * warp_lanes;
+constexpr int norm_threads = 2 * norm_floats;
 __global__ void __launch_bounds__(norm_threads)
     add_parts_and_norm_kernel(const __grid_constant__ ExpertsTask task) {
-  __shared__ float4 second[norm_runs * warp_lanes];
+  __shared__ float4 second[norm_floats];
   __shared__ float sums[norm_runs][warp_lanes];
   const auto thread = static_cast<int32_t>(threadIdx.x), summing = norm_threads / 2;
   const int lane = thread % warp_lanes;
@@ -197,16 +197,10 @@ __global__ void __launch_bounds__(norm_threads)
     sums[thread / warp_lanes][lane] = sum;
   }
   __syncthreads();
-  float runs[norm_runs];
-#pragma unroll
-  for (int run = 0; run < norm_runs; ++run) runs[run] = sums[run][lane];
-  const float scale = norm_scale(runs, task.hidden, task.next.eps);
+  const float scale = shared_norm_scale(sums[0], task.hidden, task.next.eps);
   if (!valid) return;
-  const Pair low = bf16_pair(normed(value.x, scale, norm_weight.x),
-                             normed(value.y, scale, norm_weight.y)),
-             high = bf16_pair(normed(value.z, scale, norm_weight.z),
-                              normed(value.w, scale, norm_weight.w));
-  reinterpret_cast<uint2*>(task.next.y + row * task.next.stride)[thread] = {low, high};
+  reinterpret_cast<uint2*>(task.next.y + row * task.next.stride)[thread] =
+      normed_pairs(value, scale, norm_weight);
 }
 
 }  // namespace qnext::ops::cuda
