@@ -12,13 +12,12 @@ namespace qnext::ops::cuda {
 constexpr int most_few_rows = 4;               // at most
 constexpr int few_experts = choosing_threads;  // routed ones, at most
 constexpr int few_top_k = warp_lanes - 1;
-constexpr int few_words = few_experts / 32;
 
 // The choice in shared memory.
 struct FewChoice {
   int32_t* ids;           // [rows][slots]
   float* weights;         // [rows][slots]
-  uint32_t* mask;         // [few_words]: a bit for every chosen expert
+  uint32_t* mask;         // [chosen_words]: a bit for every chosen expert
   int16_t* expert;        // [pairs]: chosen experts, the shared one first, the others ascending
   int8_t* slot;           // [pairs][few_columns]: in which slot a row chose it, or -1
   int32_t* count;         // [1]: of chosen experts
@@ -29,7 +28,7 @@ struct FewChoice {
       : scratch(static_cast<RouteScratch*>(free)) {
     ids = carver.take<int32_t>(task.pairs());
     weights = carver.take<float>(task.pairs());
-    mask = carver.take<uint32_t>(few_words);
+    mask = carver.take<uint32_t>(chosen_words);
     expert = carver.take<int16_t>(task.pairs());
     slot = carver.take<int8_t>(int64_t{few_columns} * task.pairs());
     count = carver.take<int32_t>(1);
@@ -37,15 +36,10 @@ struct FewChoice {
   }
 };
 
-__device__ inline RouteRule few_rule(const Routing& routing) {
-  return {static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
-          routing.renormalize, routing.shared};
-}
-
 // All threads, before a choice and with a barrier behind it.
 __device__ inline void clear_choice(const ExpertsTask& task, const FewChoice& choice) {
   const auto thread = static_cast<int32_t>(threadIdx.x), threads = static_cast<int32_t>(blockDim.x);
-  if (thread < few_words) choice.mask[thread] = 0;
+  if (thread < chosen_words) choice.mask[thread] = 0;
 #pragma unroll 1
   for (int32_t i = thread; i < task.pairs(); i += threads)
     reinterpret_cast<uint2*>(choice.slot)[i] = {~0u, ~0u};
@@ -59,7 +53,7 @@ __device__ inline void clear_choice(const ExpertsTask& task, const FewChoice& ch
 // The first warp of each row: ids it has chosen, into the lists.
 __device__ inline void enter_choice(const ExpertsTask& task, const FewChoice& choice, int row) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
-  const RouteRule rule = few_rule(task.routing);
+  const RouteRule rule = rule_of(task.routing);
   const int32_t* const ids = choice.ids + row * task.slots;
   __syncwarp();
   // The last lane has none and counts them all.
@@ -67,12 +61,7 @@ __device__ inline void enter_choice(const ExpertsTask& task, const FewChoice& ch
   const int32_t id = routed ? ids[lane] : few_experts;
   if (routed) atomicOr(choice.mask + id / 32, 1u << id % 32);
   asm volatile("bar.sync %0, %1;" ::"n"(1 + most_few_rows), "r"(task.rows * warp_lanes) : "memory");
-  int32_t index = int32_t{rule.shared};
-#pragma unroll 4
-  for (int word = 0; word < few_words; ++word) {
-    const uint32_t below = word < id / 32 ? ~0u : word == id / 32 ? (1u << id % 32) - 1 : 0;
-    index += __popc(choice.mask[word] & below);
-  }
+  const int32_t index = chosen_place(choice.mask, id, int32_t{rule.shared});
   if (routed) {
     choice.expert[index] = static_cast<int16_t>(id);
     choice.slot[index * few_columns + row] = static_cast<int8_t>(lane);
@@ -87,14 +76,14 @@ using FewWarps = ChoosingWarps<2>;
 using FewLogits = float[choosing_each<FewWarps>];
 __device__ inline void load_few_logits(const ExpertsTask& task, const FewChoice& choice, int row,
                                        FewLogits& logits) {
-  load_logits(FewWarps{choice.keys[row], row}, few_rule(task.routing),
+  load_logits(FewWarps{choice.keys[row], row}, rule_of(task.routing),
               task.routing.logits + row * task.routing.logit_stride, logits);
 }
 __device__ inline float choose_few(const ExpertsTask& task, const FewChoice& choice, int row,
                                    const FewLogits& logits) {
   const FewWarps group{choice.keys[row], row};
   const float largest = choose_together(
-      group, few_rule(task.routing), task.routing.logits + row * task.routing.logit_stride, logits,
+      group, rule_of(task.routing), task.routing.logits + row * task.routing.logit_stride, logits,
       choice.scratch[row], choice.ids + row * task.slots, choice.weights + row * task.slots);
   if (group.thread() < warp_lanes) enter_choice(task, choice, row);
   return largest;
@@ -104,9 +93,8 @@ __device__ inline float choose_few(const ExpertsTask& task, const FewChoice& cho
 __device__ inline void finish_few(const ExpertsTask& task, const FewChoice& choice, int row,
                                   float largest) {
   const Routing& routing = task.routing;
-  const float* gate =
-      routing.shared_gate ? routing.shared_gate + row * routing.gate_stride : nullptr;
-  const RouteRule rule = few_rule(routing);
+  const float* gate = shared_gate_of(routing, row);
+  const RouteRule rule = rule_of(routing);
   finish_row(rule, routing.logits + row * routing.logit_stride, shared_logit(rule, gate), largest,
              choice.ids + row * task.slots, choice.weights + row * task.slots);
 }

@@ -19,11 +19,9 @@ __global__ void __launch_bounds__(warps* warp_lanes)
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * warps + warp;
   if (row >= rows) return;
-  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
-                       routing.renormalize, routing.shared};
+  const RouteRule rule = rule_of(routing);
   int32_t* ids = routing.ids + row * slots;
-  const float* gate =
-      routing.shared_gate ? routing.shared_gate + row * routing.gate_stride : nullptr;
+  const float* gate = shared_gate_of(routing, row);
   route_row(rule, routing.logits + row * routing.logit_stride, gate, scratch[warp], ids,
             routing.weights + row * slots);
   __syncwarp();

@@ -10,7 +10,6 @@ namespace qnext::ops::cuda {
 
 constexpr int most_rows_routed_at_once = 8;
 constexpr int routing_warps = 4;  // of a row
-constexpr int routing_words = choosing_threads / 32;
 using RoutingWarps = ChoosingWarps<routing_warps>;
 
 inline bool routes_at_once(const ExpertsTask& task) {
@@ -20,29 +19,19 @@ inline bool routes_at_once(const ExpertsTask& task) {
 
 // What the rows chose, in shared memory.
 struct ChosenExperts {
-  uint32_t rows_of[choosing_threads];          // a bit for every row that chose it
-  __align__(16) uint32_t used[routing_words];  // a bit for every chosen expert
+  uint32_t rows_of[choosing_threads];         // a bit for every row that chose it
+  __align__(16) uint32_t used[chosen_words];  // a bit for every chosen expert
 
   __device__ void clear() {
     const auto thread = static_cast<int32_t>(threadIdx.x);
 #pragma unroll 1
     for (int32_t i = thread; i < choosing_threads; i += static_cast<int32_t>(blockDim.x))
       rows_of[i] = 0;
-    if (thread < routing_words) used[thread] = 0;
+    if (thread < chosen_words) used[thread] = 0;
   }
   __device__ void enter(int row, int32_t id) {
     atomicOr(&used[id / 32], 1u << id % 32);
     atomicOr(&rows_of[id], 1u << row);
-  }
-  // Chosen ones below `id`.
-  __device__ int32_t count_below(int32_t id) const {
-    int32_t count = 0;
-#pragma unroll 4
-    for (int word = 0; word < routing_words; ++word) {
-      const int32_t bits = min(max(id - 32 * word, 0), 32);
-      count += __popc(used[word] & static_cast<uint32_t>((uint64_t{1} << bits) - 1));
-    }
-    return count;
   }
 };
 
@@ -53,7 +42,7 @@ __device__ inline void list_choice(const ExpertsTask& task, const ChosenExperts&
   const bool routed = lane < top_k;
   // The last lane has no expert and counts them all.
   const int32_t id = routed ? ids[lane] : choosing_threads;
-  const int32_t group = chosen.count_below(id);
+  const int32_t group = chosen_place(chosen.used, id, 0);
   if (row == 0 && lane == warp_lanes - 1) *task.groups.count = task.shared_groups() + group;
   if (!routed) return;
   const uint32_t rows = chosen.rows_of[id];
@@ -77,8 +66,7 @@ __global__ void __launch_bounds__(most_rows_routed_at_once* RoutingWarps::thread
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int lane = thread % warp_lanes, row = thread / RoutingWarps::threads;
   const Routing& routing = task.routing;
-  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
-                       routing.renormalize, routing.shared};
+  const RouteRule rule = rule_of(routing);
   const float* const logits = routing.logits + row * routing.logit_stride;
   int32_t* const ids = chosen_ids[row];
   float* const weights = chosen_weights[row];
@@ -87,10 +75,7 @@ __global__ void __launch_bounds__(most_rows_routed_at_once* RoutingWarps::thread
   __syncthreads();
   wait_for_earlier_kernels();
   let_next_kernel_start();
-  const float gate = ends ? shared_logit(rule, routing.shared_gate
-                                                   ? routing.shared_gate + row * routing.gate_stride
-                                                   : nullptr)
-                          : 0.0f;
+  const float gate = ends ? shared_logit(rule, shared_gate_of(routing, row)) : 0.0f;
   const float largest =
       choose_together(RoutingWarps{keys[row], row}, rule, logits, scratch[row], ids, weights);
   if (!ends) return;

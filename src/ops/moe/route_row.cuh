@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "ops/activation/activation_device.h"
+#include "ops/moe/route_cuda.h"
 
 namespace qnext::ops::cuda {
 
@@ -132,6 +133,10 @@ struct RouteRule {
   bool renormalize;
   bool shared;
 };
+__device__ inline RouteRule rule_of(const Routing& routing) {
+  return {static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
+          routing.renormalize, routing.shared};
+}
 
 // A warp: weights of the chosen from exp(logit - largest), and the shared expert's slot. `logits`
 // are needed where the chosen are not renormalised.
@@ -161,6 +166,10 @@ __device__ inline void finish_row(const RouteRule& rule, const float* logits, fl
   }
 }
 
+// Of a row; null: there is none.
+__device__ inline const float* shared_gate_of(const Routing& routing, int64_t row) {
+  return routing.shared_gate ? routing.shared_gate + row * routing.gate_stride : nullptr;
+}
 __device__ inline float shared_logit(const RouteRule& rule, const float* shared_gate) {
   return rule.shared && shared_gate ? __ldcg(shared_gate) : INFINITY;
 }
@@ -321,6 +330,19 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
   float logit[choosing_each<Group>];
   load_logits(group, rule, logits, logit);
   return choose_together(group, rule, logits, logit, scratch, ids, weights);
+}
+
+// The experts that several rows chose, a bit each.
+constexpr int chosen_words = choosing_threads / 32;
+
+// The place of `id` among them where the first one's is `count`.
+__device__ inline int32_t chosen_place(const uint32_t* chosen, int32_t id, int32_t count) {
+#pragma unroll 4
+  for (int word = 0; word < chosen_words; ++word) {
+    const uint32_t below = word < id / 32 ? ~0u : word == id / 32 ? (1u << id % 32) - 1 : 0;
+    count += __popc(chosen[word] & below);
+  }
+  return count;
 }
 
 }  // namespace qnext::ops::cuda

@@ -120,8 +120,9 @@ bool can_norm(const ExpertsTask& task) {
          task.hidden <= 4 * norm_threads;
 }
 
+// Whether task.next is done.
 template <PackedFormat format>
-void run_many(cudaStream_t stream, const ExpertsTask& task) {
+bool run_many(cudaStream_t stream, const ExpertsTask& task) {
   const size_t gate_up = memory_of<GateUpMemory<format>>(task);
   const size_t down = memory_of<CommonMemory<format>>(task);
   const dim3 grid(static_cast<unsigned>(2 * multiprocessors())), threads(expert_threads);
@@ -132,11 +133,12 @@ void run_many(cudaStream_t stream, const ExpertsTask& task) {
   if (can_norm(task)) {
     launch_overlapped("sum over slots and norm", add_parts_and_norm_kernel,
                       dim3(static_cast<unsigned>(task.rows)), dim3(norm_threads), 0, stream, task);
-    return;
+    return true;
   }
   const auto blocks = static_cast<unsigned>((task.hidden + expert_threads - 1) / expert_threads);
   launch_overlapped("sum over slots", add_parts_kernel,
                     dim3(blocks, static_cast<unsigned>(task.rows)), threads, 0, stream, task);
+  return false;
 }
 
 // Units are counted below 2^32 / strips, where Divisor is exact.
@@ -144,7 +146,7 @@ bool can_count(const ExpertMatrices& matrices, int64_t groups) {
   return int64_t{matrices.strips} * matrices.strips * groups < int64_t{1} << 32;
 }
 
-// Whether task.next is done.
+// As run_many().
 template <PackedFormat format>
 bool run(cudaStream_t stream, const ExpertsTask& task) {
   const int64_t groups = expert_groups_limit(task.experts, task.rows, task.slots);
@@ -154,8 +156,7 @@ bool run(cudaStream_t stream, const ExpertsTask& task) {
   if constexpr (format != PackedFormat::bf16) {
     if (task.rows > 1 && task.rows <= most_few_rows && run_few<format>(stream, task)) return false;
   }
-  run_many<format>(stream, task);
-  return can_norm(task);
+  return run_many<format>(stream, task);
 }
 
 }  // namespace

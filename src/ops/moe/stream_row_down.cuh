@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
   const ExpertMatrices& shape = task.down;
   const Routing& routing = task.routing;
-  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
-                       routing.renormalize, routing.shared};
+  const RouteRule rule = rule_of(routing);
   const auto strip = static_cast<int32_t>(blockIdx.x);
   const auto shared = int32_t{routing.shared};
   const int32_t halves = Memory::halves_of(task);

@@ -165,8 +165,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
   const Routing& routing = task.routing;
-  const RouteRule rule{static_cast<int32_t>(routing.experts), static_cast<int32_t>(routing.top_k),
-                       routing.renormalize, routing.shared};
+  const RouteRule rule = rule_of(routing);
   const int32_t strips = task.gate_up.strips, tiles = task.gate_up.column_tiles;
   const int32_t end = strips * task.slots;
   const auto unit_of = [](int32_t order) {
