@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(threads, 4) decode_kernel(DeltaArguments argum
     if (lane == 0)
       arrive_expecting(full, static_cast<uint32_t>((end - first) * (slices - 1)) * sizeof(float));
     __syncwarp();
-    wait_for_cluster_phase(full, static_cast<uint32_t>(group_of_rows / 2 % 2));
+    sm90::wait_for_sent(full, static_cast<uint32_t>(group_of_rows / 2 % 2));
     Bf16* out = arguments.out + (sequence.first_row + first) * arguments.out_stride +
                 head * value_dim + slice_column;
     for (int32_t t = first; t < end; ++t, out += arguments.out_stride) {

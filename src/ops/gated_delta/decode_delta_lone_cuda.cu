@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(threads, 4) lone_row_kernel(DeltaArguments arg
   if (!has_out) return;
   if (lane == 0) arrive_expecting(squares_full, uint32_t{slices - 1} * sizeof(float));
   __syncwarp();
-  wait_for_cluster_phase(squares_full, 0);
+  sm90::wait_for_sent(squares_full, 0);
   float sum = 0;
   for (int i = 0; i < slices; ++i) sum += shared.squares[i];
   const float scale = rsqrtf(fmaf(sum, mean_factor, layer.eps));

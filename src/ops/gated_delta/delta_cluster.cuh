@@ -4,6 +4,7 @@
 
 #include "ops/gated_delta/decode_delta_row.cuh"
 #include "ops/launch_cuda.cuh"
+#include "ops/sm90/bulk_copy.cuh"
 #include "ops/sm90/cluster.cuh"
 
 namespace qnext::ops::cuda {
@@ -36,35 +37,18 @@ inline void launch_delta_clusters(const char* name, void (*kernel)(DeltaArgument
                   threads, 0, stream, arguments);
 }
 
-// The same shared variable in another block of the cluster.
-__device__ inline uint32_t remote_address(const void* here, uint32_t rank) {
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;"
-      : "=r"(there)
-      : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(here))), "r"(rank));
-  return there;
-}
-// Completes 4 bytes on the other block's `barrier` once the value lies there.
-__device__ inline void store_remote(float* here, uint32_t rank, float value,
-                                    const uint64_t* barrier) {
-  asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
-          remote_address(here, rank)),
-      "r"(__float_as_uint(value)), "r"(remote_address(barrier, rank))
-      : "memory");
-}
-
 // A warp writes this block's sum of squares of a row into `squares` of all blocks of its head, a
 // lane a block. Into its own plainly: its other lanes see it behind a __syncwarp(), and the barrier
 // expects a message less than the head has slices.
 __device__ inline void share_square(float* squares, const ClusterPlace& place, float square,
                                     const uint64_t* barrier) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const int block = place.of_group * place.slices + lane;
   if (lane == place.slice)
     squares[lane] = square;
   else if (lane < place.slices)
-    store_remote(&squares[place.slice], static_cast<uint32_t>(place.of_group * place.slices + lane),
-                 square, barrier);
+    sm90::send(sm90::address_in_block(sm90::shared_address(&squares[place.slice]), block), square,
+               sm90::address_in_block(sm90::shared_address(barrier), block));
 }
 
 }  // namespace qnext::ops::cuda

@@ -91,19 +91,6 @@ __device__ inline void wait_for_phase(uint32_t barrier, uint32_t parity) {
         : "memory");
   } while (done == 0);
 }
-// The same for a barrier that another block of the cluster arrives at.
-__device__ inline void wait_for_cluster_phase(uint32_t barrier, uint32_t parity) {
-  uint32_t done;
-  do {
-    asm volatile(
-        "{\n.reg .pred p;\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n}"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-  } while (done == 0);
-}
 // Some of a block's warps meet: barrier 1 to 15 of the hardware's.
 __device__ inline void meet(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

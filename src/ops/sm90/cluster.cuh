@@ -42,19 +42,24 @@ inline __device__ void send(uint32_t to, const float2& value, uint32_t barrier) 
       "f"(value.x), "f"(value.y), "r"(barrier)
       : "memory");
 }
-// As wait() of bulk_copy.cuh, for what other blocks send.
-inline __device__ void wait_for_sent(uint32_t barrier, uint32_t parity) {
+inline __device__ void send(uint32_t to, float value, uint32_t barrier) {
   asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "retry:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra over;\n"
-      "bra retry;\n"
-      "over:\n"
-      "}\n" ::"r"(barrier),
-      "r"(parity)
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to),
+      "f"(value), "r"(barrier)
       : "memory");
+}
+// Returns once the phase of that parity is over, for a barrier that other blocks send to.
+inline __device__ void wait_for_sent(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  } while (done == 0);
 }
 
 }  // namespace qnext::ops::sm90
