@@ -12,7 +12,7 @@ constexpr int part_tiles = part_runs * run_tiles;
 struct Layout {
   int x;       // [rows][x_stride]
   int handed;  // float4 [warps][warp_lanes]: totals, from the warp before
-  int norm;    // float [rows][norm_floats], where rows are normed
+  int norm;    // float [norm_floats], where rows are normed
   int full;    // Barrier [warps][slots]: the weights are there
   int ready;   // Barrier [warps]: so is the total
   int taken;   // Barrier [warps]: and has been read

@@ -48,10 +48,10 @@ __device__ inline int product_of_strip(const Job& job, int strip) {
 void stream_matmul_many(cudaStream_t stream, const StreamInput& input, int64_t rows,
                         const StreamProduct* products, int count);
 
-// One row, wherever a block's share of the strips is small (stream_row_sm90.cu). False: nothing was
-// launched, as the products do not fit.
-bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const StreamProduct* products,
-                       int count);
+// Up to four rows, wherever a block's share of the strips is small (stream_row_sm90.cu). False:
+// nothing was launched, as the rows or products do not fit.
+bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, int64_t rows,
+                       const StreamProduct* products, int count);
 
 // The same, where every block has one strip at most of a normed row's products
 // (stream_strip_sm90.cu).

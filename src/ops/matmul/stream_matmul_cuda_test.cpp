@@ -158,10 +158,10 @@ TEST_P(StreamMatmul, ManyOutputs) {
   }
 }
 
-// Where every block has some strips, two to eight rows have a kernel of their own; strips of bf16
-// may come with the others, and f16 may not hold the rows.
+// Where every block has some strips, one row, up to four and up to eight have kernels of their own.
+// Strips of bf16 may come with the others, and f16 may not hold the rows.
 TEST_P(StreamMatmul, FewRowsOfManyStripsHaveTheBitsOfOne) {
-  for (int64_t columns : {512, 1536, 2048}) {
+  for (int64_t columns : {512, 1536, 2048, 4096}) {
     constexpr int64_t rows = 8, outputs = 4600, others = 70;
     const PackedOnDevice weight(GetParam(), random_matrix(DType::f32, outputs, columns, 3)),
         plain(PackedFormat::bf16, random_matrix(DType::bf16, others, columns, 4));
@@ -213,8 +213,8 @@ TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthers) {
   }
 }
 
-// A row alone may be multiplied in f16 where that holds it (half_row.cuh): rows at its bounds and
-// beyond them, and such as span more powers of two than f16 has.
+// A few rows may be multiplied in f16 where that holds all of them (half_row.cuh): rows at its
+// bounds and beyond them, and such as span more powers of two than f16 has.
 TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthersWhateverItsSize) {
   for (int64_t columns : {2048, 4096}) {
     constexpr int64_t rows = 12, outputs = 300;
@@ -245,6 +245,14 @@ TEST_P(StreamMatmul, ARowsBitsDoNotDependOnTheOthersWhateverItsSize) {
       stream_matmul(nullptr, {device_x.get() + r * x.stride, x.stride}, 1, &one, 1);
     }
     EXPECT_TRUE(same_bits(together.found(), alone.found())) << columns;
+    for (int64_t count : {2, 3, 4}) {
+      const Output some(StreamStore::f32, rows, outputs);
+      for (int64_t r = 0; r < rows; r += count) {
+        const StreamProduct few = some.product(weight.matrix(), r);
+        stream_matmul(nullptr, {device_x.get() + r * x.stride, x.stride}, count, &few, 1);
+      }
+      EXPECT_TRUE(same_bits(some.found(), alone.found())) << columns << ", " << count;
+    }
   }
 }
 
@@ -291,7 +299,8 @@ class NormedStreamMatmuls : public StreamMatmuls,
 TEST_P(NormedStreamMatmuls, NormItsRows) {
   for (int64_t columns : {40, 130, 2048, 4100})
     for (int64_t rows : {1, 2, 3, 4, 7, 8}) {
-      constexpr int64_t outputs = 40;
+      // The width of a model's rows: some strips for every block.
+      const int64_t outputs = columns == 2048 ? 4600 : 40;
       const int64_t stride = (columns + 3) / 4 * 4 + 4;
       const int64_t padded = (columns + tile_columns - 1) / tile_columns * tile_columns;
       const std::vector<float> x = random_floats(static_cast<size_t>(rows * stride), 5, 3);

@@ -1,6 +1,7 @@
-// Few rows against streamed weights. What bounds it is memory: 4.45 TB/s is 19 bytes a clock for
-// each SM, with nearly a microsecond of latency in front of every byte, and a whole projection is
-// 2 to 6 microseconds. So the ladder was:
+// Up to eight rows against streamed weights, where stream_row_sm90.cu does not take them: five and
+// more, or a long matrix. What bounds it is memory: 4.45 TB/s is 19 bytes a clock for each SM, with
+// nearly a microsecond of latency in front of every byte, and a whole projection is 2 to 6
+// microseconds. So the ladder was:
 //
 //   1. Copies by the copy engine (cp.async.bulk) into rings in shared memory: each warp owns a ring
 //      and refills it itself; up to about 100 KB an SM, two to three times what the latency asks to
@@ -265,19 +266,11 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   auto* x = shared_at<std::byte>(job.at.x);
   const StagedRows staged{
       x, shared_at<float>(job.at.norm), job.x_stride, job.rows, job.column_tiles, job.columns};
-  RowsNorm norm;
-  const bool quick = job.input.residual && job.columns == RowsNorm::columns;
-  if (quick)
-    norm.load_weight(job.input);
-  else if (job.input.residual)
-    prefetch_norm_weight(job.input, job.columns);
+  if (job.input.residual) prefetch_norm_weight(job.input, job.columns);
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  const bool write = job.input.normed && blockIdx.x == 0;
-  if (quick)
-    norm.stage(job.input, staged, write);
-  else if (job.input.residual)
-    stage_normed(job.input, staged, write);
+  if (job.input.residual)
+    stage_normed(job.input, staged, job.input.normed && blockIdx.x == 0);
   else
     stage_values(job.input, staged);
   __syncthreads();
@@ -298,7 +291,7 @@ Layout layout_of(const Job& job, int warps, int slots) {
   };
   at.x = take(job.rows, job.x_stride);
   at.handed = take(warps * warp_lanes, sizeof(float4));
-  at.norm = take(job.input.residual ? job.rows * norm_floats : 0, sizeof(float));
+  at.norm = take(job.input.residual ? norm_floats : 0, sizeof(float));
   at.full = take(warps * slots, sizeof(sm90::Barrier));
   at.ready = take(warps, sizeof(sm90::Barrier));
   at.taken = take(warps, sizeof(sm90::Barrier));
@@ -373,7 +366,7 @@ void stream_matmul(cudaStream_t stream, const StreamInput& input, int64_t rows,
     fail_cuda("stream_matmul: too many rows or products");
   if (rows > most_rows) return stream_matmul_many(stream, input, rows, products, count);
   if (stream_matmul_strips(stream, input, rows, products, count) ||
-      (rows == 1 && stream_matmul_row(stream, input, products, count)))
+      stream_matmul_row(stream, input, rows, products, count))
     return;
   Job job{};
   job.input = input;

@@ -53,18 +53,27 @@ struct RowNorm {
   }
 };
 
-// The bf16 rows of stage_values(), for one.
-template <typename Also>
-__device__ inline void stage_row(const StreamInput& in, std::byte* x, int chunks, Also&& also) {
+// The bf16 rows of stage_values(), up to `rows`, a chunk of all of them at once.
+template <int rows, typename Also>
+__device__ inline void stage_chunks(const StreamInput& in, const StagedRows& staged, Also&& also) {
+  const int chunks = staged.column_tiles * 8;
   for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks;
        chunk += static_cast<int>(blockDim.x)) {
-    const uint4 v = __ldcg(reinterpret_cast<const uint4*>(in.values) + chunk);
-    store_chunk(x, chunk, {v.x, v.y, v.z, v.w});
+    uint4 v[rows];
+#pragma unroll
+    for (int row = 0; row < rows; ++row)
+      if (row < staged.rows)
+        v[row] = __ldcg(reinterpret_cast<const uint4*>(in.values + row * in.stride) + chunk);
     const int offset = chunk / 8 * 128 + chunk % 8 * 4;
-    also(offset, v.x);
-    also(offset + 32, v.y);
-    also(offset + 64, v.z);
-    also(offset + 96, v.w);
+#pragma unroll
+    for (int row = 0; row < rows; ++row) {
+      if (row >= staged.rows) continue;
+      store_chunk(staged.x + row * staged.stride, chunk, {v[row].x, v[row].y, v[row].z, v[row].w});
+      also(offset, v[row].x);
+      also(offset + 32, v[row].y);
+      also(offset + 64, v[row].z);
+      also(offset + 96, v[row].w);
+    }
   }
 }
 

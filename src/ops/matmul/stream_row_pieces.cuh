@@ -10,7 +10,8 @@ namespace qnext::ops::cuda::row_products {
 constexpr int most_warps = 16;  // 64 registers each, with two blocks an SM
 constexpr int least_warps = norm_runs;
 constexpr int most_piece_runs = most_warps;
-constexpr int most_strips = 8;  // of a block
+constexpr int most_strips = 8;    // of a block
+constexpr int most_job_rows = 4;  // a thread an output of a row: 4 * 16 * most_strips threads
 constexpr int most_pieces = 32;
 constexpr int most_slots = 8;
 constexpr int strip_rows = static_cast<int>(tile_rows);
@@ -26,14 +27,15 @@ struct RowJob {
   int strips;  // of all products
   // So many of the last strips have more bytes than the others: their place in the blocks' order.
   int heavy, heavy_place;
-  int columns, column_tiles, runs;
+  int rows, columns, column_tiles, runs;
+  int x_stride;  // bytes of a row in shared memory
   int slots, slot_bytes, bf16_piece_runs;
   int strip_pieces, bf16_strip_pieces;  // pieces of a strip
   // Where things lie in shared memory, behind the ring.
-  int x;            // bf16 [column_tiles][64], in the order of B fragments
-  int half_x;       // the same in f16, for weights in f8
-  int sums;         // float [strips of a block][runs][strip_rows]
-  int norm;         // float [norm_floats]
+  int x;            // bf16 [rows][column_tiles][64], in the order of B fragments
+  int half_x;       // one row's in f16, for weights in f8
+  int sums;         // float [strips of a block][runs][RunSums::size]
+  int norm;         // float [rows][norm_floats]
   int scales;       // float2 [slots][most_piece_runs]
   int pieces;       // Piece [most_pieces]
   int counts;       // PieceCounts

@@ -1,6 +1,6 @@
-// One row against streamed weights, where every block has few strips: what decoding at batch 1 does
-// between the layers' other stages. There the time is that of instructions and of latencies one
-// behind the other, not the memory's. So:
+// One row, or up to four, against streamed weights, where every block has few strips: what decoding
+// at batch 1 and verifying drafts do between the layers' other stages. There the time is that of
+// instructions and of latencies one behind the other, not the memory's. So:
 //
 //   1. Little code: what the kernels of a layer run in all has to stay in the SMs' caches of
 //      instructions from one layer to the next, some 100 KB (docs/performance.md).
@@ -9,6 +9,9 @@
 //   3. A warp takes a run of 128 columns of each strip, their sums meet in shared memory, and there
 //      is one barrier at the very end, behind which a thread an output adds the runs in the order
 //      of stream_matmul_cuda.h.
+//
+// An mma has eight columns: one row fills them all, four rows four of them, so several rows cost no
+// further products. Their kernels have shared memory for two strips of 32 KB in place of three.
 //
 // Tried: what does not fit into the ring on its way to L2 meanwhile, by one thread (3 us for 3
 // copies and 3 prefetches). Two runs of a warp side by side do not fit its registers. The next
@@ -47,6 +50,15 @@ struct RunFragments {
       for (int i = 0; i < 2; ++i)
         words[tile][i] = reinterpret_cast<const uint4*>(x + tile * 128)[i];
   }
+  __device__ void make_halves() {
+#pragma unroll
+    for (int tile = 0; tile < run_tiles; ++tile)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        uint4& of = words[tile][i];
+        of = {scaled_halves(of.x), scaled_halves(of.y), scaled_halves(of.z), scaled_halves(of.w)};
+      }
+  }
 };
 template <PackedFormat format>
 __device__ inline void add_whole_run(float (&c)[4], const std::byte* data, const RunFragments& b,
@@ -74,8 +86,35 @@ __device__ inline void add_run(float (&c)[4], const std::byte* data, const std::
     if (tile < tiles) add_tile<format>(c, data + tile * bytes, x + tile * 128, lane);
 }
 
-// main: the format of all weights, apart from some in bf16.
-template <PackedFormat main>
+// A run's sums in shared memory, for every output of a strip and every row. Those of four rows lie
+// crosswise from output 8 on, so that neither a warp's stores nor its loads share banks.
+template <int rows>
+struct RunSums {
+  static constexpr int size = rows * strip_rows;
+
+  // Where a lane's c[0] goes.
+  static __device__ int first_place(int lane) {
+    return rows == 1 ? lane / 4 : lane / 4 * rows + lane % 4 * 2;
+  }
+  static __device__ void store(float* to, const float (&c)[4], int lane) {
+    if constexpr (rows == 1) {
+      if (lane % 4 != 0) return;
+      to[0] = c[0];
+      to[8] = c[2];
+    } else {
+      static_assert(rows == 4);
+      if (lane % 4 >= 2) return;
+      *reinterpret_cast<float2*>(to) = {c[0], c[1]};
+      *reinterpret_cast<float2*>(to + 8 * rows + 2 - lane % 4 * 4) = {c[2], c[3]};
+    }
+  }
+  static __device__ int place(int output, int row) {
+    return rows == 1 ? output : output * rows + (row ^ output / 8 * 2);
+  }
+};
+
+// main: the format of all weights, apart from some in bf16. rows: 1, or up to so many.
+template <PackedFormat main, int rows>
 __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     row_kernel(const __grid_constant__ RowJob job) {
   const auto thread = static_cast<int>(threadIdx.x);
@@ -105,15 +144,23 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   if (lane == 0 && warp < min(all, job.slots)) issue(job, pieces[warp], warp);
   auto* const x = shared_at<std::byte>(job.x);
   if (job.input.residual) prefetch_norm_weight(job.input, job.columns);
-  const StagedRows staged{x, shared_at<float>(job.norm), 0, 1, job.column_tiles, job.columns};
-  // Behind the last product a thread makes an output.
-  const int mine = thread / strip_rows;
+  const StagedRows staged{x,
+                          shared_at<float>(job.norm),
+                          job.x_stride,
+                          rows == 1 ? 1 : job.rows,
+                          job.column_tiles,
+                          job.columns};
+  // Behind the last product a thread makes an output of a row.
+  using Sums = RunSums<rows>;
+  const int mine = thread / Sums::size, row_of_output = thread % Sums::size / strip_rows;
   const int output_place = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
-  const bool stores = mine < most_strips && output_place < job.strips;
+  const bool stores =
+      mine < most_strips && output_place < job.strips && (rows == 1 || row_of_output < job.rows);
   const int output_strip = stores ? strip_at(job, output_place) : 0;
   const StreamedWeight& out = weight_of(job, output_strip);
   const int output = (output_strip - out.first_strip) * strip_rows + thread % strip_rows;
   const bool inside = stores && output < out.rows;
+  const int64_t to_y = row_of_output * out.stride + output;
   auto* const sums = shared_at<float>(job.sums);
 
   // Gives a slot back; one warp fills it again.
@@ -130,22 +177,28 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   if (job.input.normed) let_next_kernel_start();
   wait_for_earlier_kernels();
   HalfCheck check;
+  // One row lies there in f16 too; of several, each warp makes f16 of what it holds.
   const auto put_halves = [&](int offset, Pair pair) {
     if constexpr (main == PackedFormat::f8) {
-      *shared_at<Pair>(job.half_x + offset) = scaled_halves(pair);
+      if constexpr (rows == 1) *shared_at<Pair>(job.half_x + offset) = scaled_halves(pair);
       check.add(pair);
     }
   };
-  if (job.input.residual) {
+  const bool write = job.input.normed && blockIdx.x == 0;
+  if (!job.input.residual) {
+    stage_chunks<rows>(job.input, staged, put_halves);
+  } else if constexpr (rows == 1) {
     RowNorm norm;
     norm.fetch(job.input, job.columns);
-    norm.stage(job.input, staged, job.input.normed && blockIdx.x == 0, put_halves);
+    norm.stage(job.input, staged, write, put_halves);
   } else {
-    stage_row(job.input, x, job.column_tiles * 8, put_halves);
+    RowsNorm norm;
+    norm.load_weight(job.input);
+    norm.stage(job.input, staged, write, [&](Pair pair) { put_halves(0, pair); });
   }
   float before = 0;  // comes beside the products
   if (inside && out.store == StreamStore::add_f32)
-    before = __ldcg(static_cast<const float*>(out.y) + output);
+    before = __ldcg(static_cast<const float*>(out.y) + to_y);
   // Where f16 does not hold the row, its pieces are not alike.
   int alike = all_alike;
   if constexpr (main == PackedFormat::f8) {
@@ -156,21 +209,29 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
 
   Place slot;
   int i = 0;
+  // A lane's row: lanes without one read the last, and their sums are dropped.
+  const std::byte* const x_of_lane =
+      x + (rows == 1 ? 0 : min(lane / 4, job.rows - 1) * job.x_stride) + lane % 4 * 32;
   if constexpr (main != PackedFormat::bf16) {
     const std::byte* const row =
-        shared_at<std::byte>(main == PackedFormat::f8 ? job.half_x : job.x) +
-        warp * run_tiles * 128 + lane % 4 * 32;
+        (main == PackedFormat::f8 && rows == 1 ? shared_at<std::byte>(job.half_x) + lane % 4 * 32
+                                               : x_of_lane) +
+        warp * run_tiles * 128;
+    const auto load = [&](RunFragments& b, int at) {
+      b.load(row + at);
+      if constexpr (main == PackedFormat::f8 && rows > 1) b.make_halves();
+    };
     const std::byte* const own = shared_at<std::byte>(warp * run_bytes(main));
     const auto* const scales = shared_at<float2>(job.scales) + warp;
-    float* to = sums + warp * strip_rows + lane / 4;
+    float* to = sums + warp * Sums::size + Sums::first_place(lane);
     const int row_bytes = job.column_tiles * 128;
     const bool stays = job.runs == most_piece_runs;  // the warp's part of the row
     RunFragments b;
-    b.load(row);
+    load(b, 0);
 #pragma unroll 1
     for (int at = 0; i < alike; ++i) {
       if (!stays) {
-        b.load(row + at);
+        load(b, at);
         at += most_piece_runs * run_tiles * 128;
         if (at == row_bytes) at = 0;
       }
@@ -179,17 +240,14 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
       add_whole_run<main>(c, own + slot.at * job.slot_bytes, b, lane);
       if constexpr (main == PackedFormat::f8) {
         const float2 scale = scales[slot.at * most_piece_runs];
-        c[0] = c[0] * half_row_inverse * scale.x;
-        c[2] = c[2] * half_row_inverse * scale.y;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) c[j] = c[j] * half_row_inverse * (j < 2 ? scale.x : scale.y);
       } else if constexpr (main == PackedFormat::q4) {
-        c[0] *= 1 / LaneTile<main>::small;
-        c[2] *= 1 / LaneTile<main>::small;
+#pragma unroll
+        for (float& sum : c) sum *= 1 / LaneTile<main>::small;
       }
-      if (lane % 4 == 0) {
-        to[0] = c[0];
-        to[8] = c[2];
-      }
-      to += most_piece_runs * strip_rows;
+      Sums::store(to, c, lane);
+      to += most_piece_runs * Sums::size;
       release(i, slot);
       slot.advance(job.slots);
     }
@@ -202,7 +260,7 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     sm90::wait(full + slot.at, slot.parity);
     if (run < piece.end) {
       const std::byte* data = shared_at<std::byte>(slot.at * job.slot_bytes);
-      const std::byte* row = x + run * run_tiles * 128 + lane % 4 * 32;
+      const std::byte* row = x_of_lane + run * run_tiles * 128;
       const int tiles = job.column_tiles - run * run_tiles;
       float c[4] = {};
       if (main != PackedFormat::bf16 && !piece.is_bf16)
@@ -212,14 +270,11 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
                                     tiles, lane);
       if (main == PackedFormat::f8 && !piece.is_bf16) {
         const float2 scale = shared_at<float2>(job.scales)[slot.at * most_piece_runs + run - first];
-        c[0] *= scale.x;
-        c[2] *= scale.y;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) c[j] *= j < 2 ? scale.x : scale.y;
       }
-      if (lane % 4 == 0) {
-        float* to = sums + (piece.order * job.runs + run) * strip_rows + lane / 4;
-        to[0] = c[0];
-        to[8] = c[2];
-      }
+      Sums::store(sums + (piece.order * job.runs + run) * Sums::size + Sums::first_place(lane), c,
+                  lane);
     }
     release(i, slot);
     slot.advance(job.slots);
@@ -227,14 +282,15 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   __syncthreads();
   if (!stores) return;
   float total = 0;
-  const float* from = sums + mine * job.runs * strip_rows + thread % strip_rows;
+  const float* from =
+      sums + mine * job.runs * Sums::size + Sums::place(thread % strip_rows, row_of_output);
   // All loads of some parts first: one latency for all.
 #pragma unroll 1
   for (int first = 0; first < job.runs; first += summed_runs) {
     float value[summed_runs];
 #pragma unroll
     for (int j = 0; j < summed_runs; ++j)
-      value[j] = first + j < job.runs ? from[(first + j) * strip_rows] : 0.0f;
+      value[j] = first + j < job.runs ? from[(first + j) * Sums::size] : 0.0f;
 #pragma unroll
     for (int part = 0; part < summed_runs; part += part_runs) {
       float sum = 0;
@@ -245,24 +301,26 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   }
   if (!inside) return;
   if (out.store == StreamStore::bf16)
-    static_cast<Bf16*>(out.y)[output] = __bfloat16_as_ushort(__float2bfloat16_rn(total));
+    static_cast<Bf16*>(out.y)[to_y] = __bfloat16_as_ushort(__float2bfloat16_rn(total));
   else
-    static_cast<float*>(out.y)[output] = out.store == StreamStore::f32 ? total : before + total;
+    static_cast<float*>(out.y)[to_y] = out.store == StreamStore::f32 ? total : before + total;
 }
 
 // --- The launch --------------------------------------------------------------------------------
 
-void lay_out(RowJob& job, PackedFormat main, int share) {
+// rows: those that the kernel has room for.
+void lay_out(RowJob& job, PackedFormat main, int rows, int share) {
   int end = job.slots * job.slot_bytes;
   const auto take = [&end](int bytes) {
     const int begin = end;
     end += (bytes + 15) / 16 * 16;
     return begin;
   };
-  job.x = take(job.column_tiles * 128);
-  job.half_x = take(main == PackedFormat::f8 ? job.column_tiles * 128 : 0);
-  job.sums = take(share * job.runs * strip_rows * static_cast<int>(sizeof(float)));
-  job.norm = take(norm_floats * static_cast<int>(sizeof(float)));
+  job.x_stride = job.column_tiles * 128 + (rows > 1 ? 16 : 0);  // + 16: two rows share no banks
+  job.x = take(rows * job.x_stride);
+  job.half_x = take(main == PackedFormat::f8 && rows == 1 ? job.column_tiles * 128 : 0);
+  job.sums = take(share * job.runs * rows * strip_rows * static_cast<int>(sizeof(float)));
+  job.norm = take(rows * norm_floats * static_cast<int>(sizeof(float)));
   job.scales = take(job.slots * most_piece_runs * static_cast<int>(sizeof(float2)));
   job.pieces = take(most_pieces * static_cast<int>(sizeof(Piece)));
   job.counts = take(static_cast<int>(sizeof(PieceCounts)));
@@ -271,13 +329,13 @@ void lay_out(RowJob& job, PackedFormat main, int share) {
   job.bytes = end;
 }
 
-template <PackedFormat main>
+template <PackedFormat main, int rows>
 void launch(cudaStream_t stream, const RowJob& job) {
-  keep_all_shared(row_kernel<main>);
-  const int warps = job.runs > least_warps ? most_warps : least_warps;
+  keep_all_shared(row_kernel<main, rows>);
+  const int warps = rows > 1 || job.runs > least_warps ? most_warps : least_warps;
   const auto bytes = static_cast<size_t>(job.bytes);
   // Two blocks on one multiprocessor also keep the kernel behind the next from starting there.
-  launch_overlapped("stream_matmul_row", row_kernel<main>,
+  launch_overlapped("stream_matmul_row", row_kernel<main, rows>,
                     dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
                     dim3(static_cast<unsigned>(warps * warp_lanes)),
                     2 * job.strips > multiprocessors() ? alone_on_multiprocessor(bytes) : bytes,
@@ -286,10 +344,12 @@ void launch(cudaStream_t stream, const RowJob& job) {
 
 }  // namespace
 
-bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const StreamProduct* products,
-                       int count) {
+bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, int64_t rows,
+                       const StreamProduct* products, int count) {
+  if (rows > most_job_rows) return false;
   RowJob job{};
   job.input = input;
+  job.rows = static_cast<int>(rows);
   job.columns = static_cast<int>(products[0].weight.columns);
   job.products = count;
   job.strips = list_products(products, count, job.product);
@@ -311,7 +371,9 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
   const bool fits = share > 1 && last_round + job.heavy <= blocks;
   job.heavy_place = (fits ? (share - 1) * blocks : job.strips) - job.heavy;
   if (share > most_strips || job.columns % 4 != 0) return false;
-  if (input.residual && job.columns > RowNorm::most_columns) return false;
+  if (input.residual &&
+      (rows == 1 ? job.columns > RowNorm::most_columns : job.columns != RowsNorm::columns))
+    return false;
   // A strip's scales start at multiples of 16 bytes.
   if (main == PackedFormat::f8 && job.runs % 2 != 0) return false;
   job.slot_bytes = std::min(job.runs, main == PackedFormat::bf16 ? least_warps : most_piece_runs) *
@@ -323,19 +385,25 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, const Stre
   const int pieces = share * job.bf16_strip_pieces;
   if (pieces > most_pieces) return false;
   for (job.slots = std::min(most_slots, pieces); job.slots > 0; --job.slots) {
-    lay_out(job, main, share);
+    lay_out(job, main, rows == 1 ? 1 : most_job_rows, share);
     if (job.bytes <= shared_budget) break;
   }
   if (job.slots < std::min(2, pieces)) return false;
+  const auto start = [&]<PackedFormat format>() {
+    if (rows == 1)
+      launch<format, 1>(stream, job);
+    else
+      launch<format, most_job_rows>(stream, job);
+  };
   switch (main) {
     case PackedFormat::bf16:
-      launch<PackedFormat::bf16>(stream, job);
+      start.operator()<PackedFormat::bf16>();
       break;
     case PackedFormat::f8:
-      launch<PackedFormat::f8>(stream, job);
+      start.operator()<PackedFormat::f8>();
       break;
     case PackedFormat::q4:
-      launch<PackedFormat::q4>(stream, job);
+      start.operator()<PackedFormat::q4>();
   }
   return true;
 }

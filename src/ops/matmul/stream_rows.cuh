@@ -1,4 +1,4 @@
-// The rows of stream_matmul_sm90.cu on their way into shared memory: copied, or normed.
+// Few rows on their way into shared memory: copied, or normed.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -220,8 +220,10 @@ struct RowsNorm {
     for (int i = 0; i < shares; ++i)
       weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[at(i)];
   }
-  // Has barriers for all threads.
-  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write) const {
+  // Has barriers for all threads. also(pair): for every pair that is stored.
+  template <typename Also>
+  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
+                        Also&& also) const {
     const int teams = static_cast<int>(blockDim.x) / row_threads;
     const int team = static_cast<int>(threadIdx.x) / row_threads;
 #pragma unroll 1
@@ -252,10 +254,9 @@ struct RowsNorm {
         const int j = at(i);
         const uint2 pairs = normed_pairs(x[i], scale, weight[i]);
         if (write) *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = pairs;
-        std::byte* const to =
-            staged.x + row * staged.stride + j / 16 * 128 + j / 2 % 8 * 4 + j % 2 * 64;
-        *reinterpret_cast<uint32_t*>(to) = pairs.x;
-        *reinterpret_cast<uint32_t*>(to + 32) = pairs.y;
+        stage_pairs(staged.x + row * staged.stride, j, pairs);
+        also(pairs.x);
+        also(pairs.y);
       }
     }
   }

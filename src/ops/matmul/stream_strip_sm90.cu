@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   __syncthreads();
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  norm.stage(job.input, staged, job.input.normed && strip == 0);
+  norm.stage(job.input, staged, job.input.normed && strip == 0, [](uint32_t) {});
   __syncthreads();
   sm90::wait(&memory.full, 0);
   // Lanes without a row of their own read the last one, and their sums are dropped.
