@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -158,6 +159,67 @@ TEST(Drafts, AreGuessedByLmHeadInFourBits) {
       others += HeadLogits(stored, last.row).best() != draft;
     }
     EXPECT_GT(others, 0) << "weights as stored would have passed too";
+  }
+}
+
+// Text of the model's own making, so that its head is sure of most drafts.
+std::vector<int32_t> greedy_text() {
+  const SafetensorsFile vectors(testing::tiny_shakespeare + "/vectors.safetensors");
+  const StoredTensor& stored = vectors.get("2.greedy");
+  std::vector<int32_t> text(static_cast<size_t>(stored.elements()));
+  std::memcpy(text.data(), stored.data, stored.bytes);
+  return text;
+}
+
+// A step over the beginnings of a text, so many drafts behind each.
+std::vector<std::vector<int32_t>> drafts_behind(backend::Backend& backend,
+                                                std::span<const int32_t> text,
+                                                std::span<const size_t> lengths,
+                                                std::span<const int32_t> drafts) {
+  const ops::SamplingParameters greedy;
+  const ops::TokenCounts counts;
+  const auto count = static_cast<int32_t>(lengths.size());
+  backend.reserve({2 * count, count, 256});
+  std::vector<int32_t> pages(2 * lengths.size());
+  std::iota(pages.begin(), pages.end(), 0);
+  std::vector<std::vector<int32_t>> state_out;
+  for (const size_t length : lengths) {
+    state_out.emplace_back(length, backend::no_slot);
+    state_out.back().back() = static_cast<int32_t>(state_out.size()) - 1;
+  }
+  backend::Batch batch;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    backend::SequenceStep step;
+    step.tokens = text.first(lengths[i]);
+    step.pages = std::span(pages).subspan(2 * i, 2);
+    step.state_out = state_out[i];
+    step.draw = step.mtp = true;
+    step.propose = drafts[i];
+    step.sampling = &greedy;
+    step.counts = &counts;
+    batch.sequences.push_back(step);
+  }
+  std::vector<std::vector<int32_t>> proposed;
+  for (const backend::SequenceResult& result : backend.step(batch))
+    proposed.push_back(result.proposed);
+  return proposed;
+}
+
+// The plain kernels' drafts go through the host, one by one, and through lm_head as stored: no
+// draft here is so near that this matters.
+TEST(Drafts, FollowEachOtherAsOnTheHost) {
+  const TestModel model(testing::tiny_shakespeare);
+  const std::vector<int32_t> text = greedy_text();
+  const auto chained = model.backend(1, {std::nullopt, false}), plain = model.backend(1);
+  const std::vector<size_t> lengths = {20, 33, 58, 12};
+  const std::vector<int32_t> drafts = {4, 1, 2, 5};
+  const auto all = drafts_behind(*plain, text, lengths, drafts);
+  EXPECT_EQ(drafts_behind(*chained, text, lengths, drafts), all);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    EXPECT_EQ(std::ssize(all[i]), drafts[i]);
+    const auto alone = drafts_behind(*chained, text, std::span(lengths).subspan(i, 1),
+                                     std::span(drafts).subspan(i, 1));
+    EXPECT_EQ(alone.front(), all[i]);
   }
 }
 

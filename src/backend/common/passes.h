@@ -28,12 +28,22 @@ struct RowSequence {
 // MTP head's.
 enum class Hidden { model, mtp };
 
-// A token to be drawn from the logits of a row.
+// A token to be drawn from the logits of a row Hidden::model.
 struct RowDraw {
   int64_t row = 0;
   const ops::SamplingParameters* sampling = nullptr;
   int64_t position = 0;               // of the token
   const uint32_t* allowed = nullptr;  // as ops::sample's
+};
+
+// Greedy drafts of a sequence that follow each other: the first from the logits of a row of
+// Hidden::mtp, every further one from the head's row for the one before it, whose hidden input is
+// the head's own output.
+struct DraftChain {
+  int64_t row = 0;
+  int64_t position = 0;  // of the head's row for the first draft
+  std::span<const int32_t> pages;
+  int32_t drafts = 0;  // at least 1
 };
 
 class Passes {
@@ -64,10 +74,14 @@ class Passes {
 
   // Whether draw() takes such parameters and no logits need to come to the host.
   virtual bool can_draw(const ops::SamplingParameters& /*sampling*/) const { return false; }
-  // tokens[i] for draws[i], from rows of `source`, as ops::sample() with no counts; -1 where the
+  // tokens[i] for draws[i], from rows Hidden::model, as ops::sample() with no counts; -1 where the
   // logits are not numbers.
-  virtual void draw(Hidden /*source*/, std::span<const RowDraw> /*draws*/,
-                    std::span<int32_t> /*tokens*/) {}
+  virtual void draw(std::span<const RowDraw> /*draws*/, std::span<int32_t> /*tokens*/) {}
+
+  // Where can_draw({}): tokens [chains][drafts of each], with no word from the host between them;
+  // -1 where logits are not numbers, behind which the chain means nothing. Ends the rows
+  // Hidden::mtp.
+  virtual void draft(std::span<const DraftChain> /*chains*/, std::span<int32_t> /*tokens*/) {}
 
   // The first `rows` rows Hidden::mtp, for an observer.
   virtual const float* mtp_hidden(int64_t rows) = 0;

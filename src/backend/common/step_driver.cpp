@@ -99,7 +99,7 @@ void StepDriver::draw_on_device(std::span<Progress> sequences) {
   }
   if (draws.empty()) return;
   std::vector<int32_t> tokens(draws.size());
-  passes_.draw(Hidden::model, draws, tokens);
+  passes_.draw(draws, tokens);
   size_t next = 0;
   for (Progress& s : sequences) {
     if (!draws_on_device(s)) continue;
@@ -219,8 +219,6 @@ void StepDriver::show_mtp(int64_t rows) {
   observer_->observe(Observed::mtp_logits, 0, rows, config_.vocabulary_size, shown.data());
 }
 
-// Round j proposes token j + 1 of every sequence that wants so many, then feeds it back with the
-// head's own output as hidden state.
 void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_rows) {
   std::vector<Progress*> sequences;
   std::vector<int64_t> rows;
@@ -229,6 +227,35 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
     sequences.push_back(&all[i]);
     rows.push_back(last_rows[i]);
   }
+  if (passes_.can_draw({}))
+    propose_on_device(sequences, rows);
+  else
+    propose_by_rounds(std::move(sequences), std::move(rows));
+}
+
+void StepDriver::propose_on_device(std::span<Progress* const> sequences,
+                                   std::span<const int64_t> rows) {
+  std::vector<DraftChain> chains;
+  size_t count = 0;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const Progress& s = *sequences[i];
+    chains.push_back({rows[i], s.drafting_position(), s.step->pages, s.step->propose});
+    count += static_cast<size_t>(s.step->propose);
+  }
+  if (chains.empty()) return;
+  std::vector<int32_t> tokens(count);
+  passes_.draft(chains, tokens);
+  auto next = tokens.begin();
+  for (Progress* const s : sequences) {
+    const auto end = next + s->step->propose;
+    s->result->proposed.assign(next, std::find_if(next, end, [](int32_t t) { return t < 0; }));
+    next = end;
+  }
+}
+
+// Round j proposes token j + 1 of every sequence that wants so many, then feeds it back with the
+// head's own output as hidden state.
+void StepDriver::propose_by_rounds(std::vector<Progress*> sequences, std::vector<int64_t> rows) {
   for (int32_t round = 0; !sequences.empty(); ++round) {
     propose_tokens(sequences, rows);
     std::vector<Progress*> remaining;
@@ -240,9 +267,13 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
       const std::vector<int32_t>& proposed = s.result->proposed;
       // Fewer proposals than rounds: the head's logits were not numbers.
       if (static_cast<int32_t>(proposed.size()) <= round || round + 1 >= s.step->propose) continue;
-      const int64_t position = s.step->first_position + s.standing_rows() + round;
-      next.push_back(
-          {static_cast<int64_t>(tokens.size()), 1, position, s.step->pages, no_slot, {}, true});
+      next.push_back({static_cast<int64_t>(tokens.size()),
+                      1,
+                      s.drafting_position() + round,
+                      s.step->pages,
+                      no_slot,
+                      {},
+                      true});
       remaining.push_back(&s);
       tokens.push_back(proposed.back());
       hidden.push_back(rows[i]);
@@ -256,10 +287,6 @@ void StepDriver::propose(std::span<Progress> all, std::span<const int64_t> last_
 
 void StepDriver::propose_tokens(std::span<Progress* const> sequences,
                                 std::span<const int64_t> rows) {
-  if (passes_.can_draw({})) {
-    propose_on_device(sequences, rows);
-    return;
-  }
   for (size_t begin = 0; begin < rows.size(); begin += logits_rows) {
     const auto group = rows.subspan(begin, std::min<size_t>(logits_rows, rows.size() - begin));
     const float* all_logits = passes_.lm_head(Hidden::mtp, group);
@@ -273,17 +300,6 @@ void StepDriver::propose_tokens(std::span<Progress* const> sequences,
       }
     }
   }
-}
-
-void StepDriver::propose_on_device(std::span<Progress* const> sequences,
-                                   std::span<const int64_t> rows) {
-  const ops::SamplingParameters greedy;
-  std::vector<RowDraw> draws;
-  for (const int64_t row : rows) draws.push_back({row, &greedy, 0});
-  std::vector<int32_t> tokens(draws.size());
-  passes_.draw(Hidden::mtp, draws, tokens);
-  for (size_t i = 0; i < tokens.size(); ++i)
-    if (tokens[i] >= 0) sequences[i]->result->proposed.push_back(tokens[i]);
 }
 
 }  // namespace qnext::backend

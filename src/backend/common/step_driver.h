@@ -40,6 +40,8 @@ class StepDriver {
     int64_t standing_rows() const {
       return step->draw ? rows - step->drafts + result->accepted_drafts() : rows;
     }
+    // Of the head's row for the first token that it proposes.
+    int64_t drafting_position() const { return step->first_position + standing_rows(); }
   };
 
   void run_model(std::span<Progress> sequences);
@@ -57,8 +59,9 @@ class StepDriver {
   void run_mtp(std::span<Progress> sequences);
   void show_mtp(int64_t rows);
   void propose(std::span<Progress> sequences, std::span<const int64_t> last_rows);
-  void propose_tokens(std::span<Progress* const> sequences, std::span<const int64_t> rows);
   void propose_on_device(std::span<Progress* const> sequences, std::span<const int64_t> rows);
+  void propose_by_rounds(std::vector<Progress*> sequences, std::vector<int64_t> rows);
+  void propose_tokens(std::span<Progress* const> sequences, std::span<const int64_t> rows);
 
   const Config& config_;
   Passes& passes_;

@@ -12,8 +12,8 @@ ops::cuda::RowSampling lone_sampling(const RowDraw& draw, int64_t vocabulary, in
   return ops::cuda::row_sampling(*draw.sampling, {}, vocabulary, position, no_changes);
 }
 
-bool is_lone_draw(Hidden source, std::span<const RowDraw> draws) {
-  return source == Hidden::model && draws.size() == 1 && !draws.front().allowed;
+bool is_lone_draw(std::span<const RowDraw> draws) {
+  return draws.size() == 1 && !draws.front().allowed;
 }
 
 }  // namespace
@@ -39,8 +39,8 @@ void PackedForward::forget_ahead() {
 }
 
 // Queues the step behind the newest row, whose draw is queued already, if that promises anything.
-void PackedForward::run_ahead(Hidden source, std::span<const RowDraw> draws, bool drawn_ahead) {
-  if (!is_lone_draw(source, draws) || observer_ || timer_.on() || !lone_.can_go_on(longest_) ||
+void PackedForward::run_ahead(std::span<const RowDraw> draws, bool drawn_ahead) {
+  if (!is_lone_draw(draws) || observer_ || timer_.on() || !lone_.can_go_on(longest_) ||
       drawn_ahead != lone_.was_taken())
     return;
   const RowDraw& draw = draws.front();
@@ -73,15 +73,13 @@ void PackedForward::lone_step(int number, bool greedy) {
 }
 
 // The draw of a step that ran ahead, if this is it; the step behind it is queued.
-bool PackedForward::draw_ahead(Hidden source, std::span<const RowDraw> draws,
-                               std::span<int32_t> tokens) {
-  if (!is_lone_draw(source, draws) ||
-      !lone_.was_drawn_with(
-          lone_sampling(draws.front(), config_.vocabulary_size, draws.front().position)))
+bool PackedForward::draw_ahead(std::span<const RowDraw> draws, std::span<int32_t> tokens) {
+  if (!is_lone_draw(draws) || !lone_.was_drawn_with(lone_sampling(
+                                  draws.front(), config_.vocabulary_size, draws.front().position)))
     return false;
   const int number = newest_hidden_;
   traffic_.weights += static_cast<size_t>(model_.lm_head.bytes());
-  run_ahead(source, draws, true);
+  run_ahead(draws, true);
   drawn_ahead_[static_cast<size_t>(number)].wait();
   tokens.front() = drawn_.as<int32_t>()[packed_logits_rows + number];
   return true;

@@ -1,6 +1,7 @@
 // Logits and draws of the tensor-core path.
 #include <algorithm>
 
+#include "backend/cuda/few_words.h"
 #include "backend/cuda/packed_forward.h"
 #include "base/error.h"
 #include "ops/embedding/round_rows_cuda.h"
@@ -19,8 +20,8 @@ void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows,
   const int64_t width = config_.hidden_size;
   const std::vector<int32_t> from = places_of(source, rows);
   if (from != logits_sent_) {
-    std::ranges::copy(from, logits_from_.as<int32_t>());
-    stream_.copy_to_device(w_->logits_from, logits_from_.data(), from.size() * sizeof(int32_t));
+    static_assert(packed_logits_rows <= most_few_words);
+    write_few_words(stream_, from, w_->logits_from);
     logits_sent_ = from;
   }
   timer_.stage(stream_, "lm_head");
@@ -54,14 +55,14 @@ bool PackedForward::can_draw(const ops::SamplingParameters& sampling) const {
          config_.vocabulary_size <= ops::cuda::widest_sampled_vocabulary;
 }
 
-void PackedForward::draw(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens) {
-  if (!draw_ahead(source, draws, tokens)) {
+void PackedForward::draw(std::span<const RowDraw> draws, std::span<int32_t> tokens) {
+  if (!draw_ahead(draws, tokens)) {
     for (size_t begin = 0; begin < draws.size(); begin += packed_logits_rows) {
       const auto group =
           draws.subspan(begin, std::min<size_t>(packed_logits_rows, draws.size() - begin));
-      queue_draws(source, group);
+      queue_draws(group);
       drawn_all_.record(stream_);
-      run_ahead(source, draws, false);
+      run_ahead(draws, false);
       drawn_all_.wait();
       std::copy_n(drawn_.as<int32_t>(), group.size(), tokens.subspan(begin).begin());
     }
@@ -87,11 +88,11 @@ void PackedForward::mask_logits(std::span<const RowDraw> draws) {
 }
 
 // Their tokens come to w_->drawn and to drawn_.
-void PackedForward::queue_draws(Hidden source, std::span<const RowDraw> draws) {
+void PackedForward::queue_draws(std::span<const RowDraw> draws) {
   const int64_t vocabulary = config_.vocabulary_size;
   std::vector<int64_t> rows;
   for (const RowDraw& one : draws) rows.push_back(one.row);
-  compute_logits(source, rows, source == Hidden::mtp ? model_.mtp->draft_head : model_.lm_head);
+  compute_logits(Hidden::model, rows, model_.lm_head);
   timer_.stage(stream_, "sampling");
   mask_logits(draws);
   const bool greedy =

@@ -36,7 +36,6 @@ PackedForward::PackedForward(const Config& config, const PackedModel& model, Dev
       fast_delta_(has_fast_delta(config)),
       expert_traffic_(model, config, store),
       logits_(static_cast<size_t>(logits_rows * config.vocabulary_size) * sizeof(float)),
-      logits_from_(packed_logits_rows * sizeof(int32_t)),
       drawn_((packed_logits_rows + 2) * sizeof(int32_t)),
       samplers_(packed_logits_rows * sizeof(ops::cuda::RowSampling)),
       masks_(packed_logits_rows *
@@ -66,7 +65,8 @@ void PackedForward::run_model(std::span<const int32_t> tokens,
   for (const PassPlan& plan : plans) {
     const std::vector<int32_t> pass_tokens = gather(plan, tokens);
     remember_places(plan, first, model_place_);
-    run(plan, pass_tokens, {}, {false, nullptr, w_->final_hidden[0] + first * config_.hidden_size});
+    run(plan, {pass_tokens}, {},
+        {false, nullptr, w_->final_hidden[0] + first * config_.hidden_size});
     first += plan.rows;
   }
   if (plans.size() == 1 && is_lone_row(plans.front()))
@@ -80,20 +80,27 @@ void PackedForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                             std::span<const int64_t> hidden_rows,
                             std::span<const RowSequence> sequences) {
   lone_.interrupted();
+  run_mtp_passes({{next_tokens.begin(), next_tokens.end()}}, source, hidden_rows, sequences);
+}
+
+void PackedForward::run_mtp_passes(const PassTokens& next_tokens, Hidden source,
+                                   std::span<const int64_t> hidden_rows,
+                                   std::span<const RowSequence> sequences) {
   const std::vector<int32_t> hidden = places_of(source, hidden_rows);
+  const auto count = static_cast<int64_t>(next_tokens.values.size());
   const float* from =
       source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_];
   float* to = w_->mtp_hidden[1 - newest_mtp_];
-  mtp_place_.assign(next_tokens.size(), 0);
+  mtp_place_.assign(next_tokens.values.size(), 0);
   int64_t first = 0;
   for (const PassPlan& plan : plan_passes(sequences)) {
-    const std::vector<int32_t> pass_tokens = gather(plan, next_tokens);
-    const std::vector<int32_t> pass_hidden = gather(plan, std::span<const int32_t>(hidden));
+    const PassTokens pass_tokens{gather(plan, next_tokens.values), next_tokens.table};
+    const std::vector<int32_t> pass_hidden = gather(plan, hidden);
     remember_places(plan, first, mtp_place_);
     run(plan, pass_tokens, pass_hidden, {true, from, to + first * config_.hidden_size});
     first += plan.rows;
   }
-  if (observer_) shown_.deliver(static_cast<int64_t>(next_tokens.size()), *observer_);
+  if (observer_) shown_.deliver(count, *observer_);
   newest_mtp_ = 1 - newest_mtp_;
 }
 
@@ -104,8 +111,8 @@ void PackedForward::fill_mtp_cache(std::span<const int32_t> next_tokens,
   const std::vector<int32_t> hidden = places_of(Hidden::model, hidden_rows);
   for (const PassPlan& plan : plan_passes(sequences)) {
     const std::vector<int32_t> pass_tokens = gather(plan, next_tokens);
-    const std::vector<int32_t> pass_hidden = gather(plan, std::span<const int32_t>(hidden));
-    run(plan, pass_tokens, pass_hidden, {true, w_->final_hidden[newest_hidden_], nullptr});
+    const std::vector<int32_t> pass_hidden = gather(plan, hidden);
+    run(plan, {pass_tokens}, pass_hidden, {true, w_->final_hidden[newest_hidden_], nullptr});
   }
 }
 
@@ -136,7 +143,7 @@ std::vector<int32_t> PackedForward::places_of(Hidden source, std::span<const int
 }
 
 // A pass of answers is replayed as a graph, unless somebody looks in between.
-void PackedForward::run(const PassPlan& plan, std::span<const int32_t> tokens,
+void PackedForward::run(const PassPlan& plan, const PassTokens& tokens,
                         std::span<const int32_t> hidden_rows, const PassEnds& ends) {
   QNEXT_CHECK(w_ && plan.rows <= w_->rows, "{} rows", plan.rows);
   forget_ahead();

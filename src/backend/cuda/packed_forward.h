@@ -51,7 +51,8 @@ class PackedForward final : public Passes {
   void copy_hidden(int64_t first, int64_t rows, float* out) override;
   const float* lm_head(Hidden source, std::span<const int64_t> rows) override;
   bool can_draw(const ops::SamplingParameters& sampling) const override;
-  void draw(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens) override;
+  void draw(std::span<const RowDraw> draws, std::span<int32_t> tokens) override;
+  void draft(std::span<const DraftChain> chains, std::span<int32_t> tokens) override;
   const float* mtp_hidden(int64_t rows) override;
 
   const Traffic& traffic();
@@ -73,8 +74,10 @@ class PackedForward final : public Passes {
   static void remember_places(const PassPlan& plan, int64_t first, std::vector<int32_t>& places);
   std::vector<int32_t> places_of(Hidden source, std::span<const int64_t> rows) const;
 
-  void run(const PassPlan& plan, std::span<const int32_t> tokens,
-           std::span<const int32_t> hidden_rows, const PassEnds& ends);
+  void run(const PassPlan& plan, const PassTokens& tokens, std::span<const int32_t> hidden_rows,
+           const PassEnds& ends);
+  void run_mtp_passes(const PassTokens& next_tokens, Hidden source,
+                      std::span<const int64_t> hidden_rows, std::span<const RowSequence> sequences);
   void reserve_attention();
   void pass(const PassEnds& ends);
   void compute_angles();
@@ -97,13 +100,16 @@ class PackedForward final : public Passes {
   void add_to_residual(const PackedMatrix& weight);
   void compute_logits(Hidden source, std::span<const int64_t> rows, const PackedMatrix& head);
   void mask_logits(std::span<const RowDraw> draws);
-  void queue_draws(Hidden source, std::span<const RowDraw> draws);
+  void queue_draws(std::span<const RowDraw> draws);
   void draw_logits(int64_t count, bool greedy, int32_t* shown);
+  void queue_drafts(std::span<const int64_t> rows, int32_t* shown);
+  void queue_next_rows(std::span<const DraftChain* const> chains, std::span<const int32_t> places,
+                       std::span<const int64_t> hidden, int64_t round);
   bool take_ahead(std::span<const PassPlan> plans, std::span<const int32_t> tokens);
-  void run_ahead(Hidden source, std::span<const RowDraw> draws, bool drawn_ahead);
+  void run_ahead(std::span<const RowDraw> draws, bool drawn_ahead);
   void begin_next_row(bool greedy);
   void lone_step(int number, bool greedy);
-  bool draw_ahead(Hidden source, std::span<const RowDraw> draws, std::span<int32_t> tokens);
+  bool draw_ahead(std::span<const RowDraw> draws, std::span<int32_t> tokens);
   void show(Observed what, int index, int64_t width, const float* data);
   void count_traffic(const PassPlan& plan, const PassEnds& ends);
   void count_kv(const PassPlan& plan);
@@ -154,11 +160,12 @@ class PackedForward final : public Passes {
   const float* normed_by_ = nullptr;  // the weight whose norm of x lies in w_->normed already
 
   PinnedBuffer logits_;               // [logits_rows, vocabulary]
-  PinnedBuffer logits_from_;          // [packed_logits_rows]
   std::vector<int32_t> logits_sent_;  // what w_->logits_from holds
   // [packed_logits_rows], and a token of each number of steps that run ahead
   PinnedBuffer drawn_;
   Event drawn_all_;
+  PinnedBuffer drafted_;  // [most_drafted_]
+  size_t most_drafted_ = 0;
   PinnedBuffer samplers_;          // [packed_logits_rows]
   PinnedBuffer masks_;             // [packed_logits_rows, mask words]
   PinnedBuffer masked_rows_;       // [packed_logits_rows]

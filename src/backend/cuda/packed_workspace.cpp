@@ -68,7 +68,7 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
   carver.take(w.logits, packed_logits_rows * c.vocabulary_size);
   carver.take(w.logits_from, packed_logits_rows);
   carver.take(w.samplers, packed_logits_rows);
-  carver.take(w.drawn, packed_logits_rows);
+  carver.take(w.drawn, std::max(rows, packed_logits_rows));
   carver.take(w.masks, packed_logits_rows * ops::cuda::mask_words(c.vocabulary_size));
   carver.take(w.masked_rows, packed_logits_rows);
 }

@@ -67,9 +67,10 @@ struct PackedWorkspace {
   float* logits = nullptr;         // [packed_logits_rows, vocabulary]
   int32_t* logits_from = nullptr;  // [packed_logits_rows] their hidden rows
   ops::cuda::RowSampling* samplers = nullptr;  // [packed_logits_rows]
-  int32_t* drawn = nullptr;                    // [packed_logits_rows] tokens
-  uint32_t* masks = nullptr;                   // [packed_logits_rows, mask words] of masked rows
-  int32_t* masked_rows = nullptr;              // [packed_logits_rows] which rows these are
+  // [packed_logits_rows, or of a step's rows if they are more] tokens
+  int32_t* drawn = nullptr;
+  uint32_t* masks = nullptr;       // [packed_logits_rows, mask words] of masked rows
+  int32_t* masked_rows = nullptr;  // [packed_logits_rows] which rows these are
 
   int64_t hidden_stride = 0;
   int64_t projected_stride = 0;

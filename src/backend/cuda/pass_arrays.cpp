@@ -3,11 +3,12 @@
 #include <cstring>
 #include <type_traits>
 
+#include "backend/cuda/few_words.h"
+
 namespace qnext::backend::cuda {
 
 PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan, const StateSlots& slots,
-                             std::span<const int32_t> tokens,
-                             std::span<const int32_t> hidden_rows) {
+                             const PassTokens& tokens, std::span<const int32_t> hidden_rows) {
   const auto rows = static_cast<size_t>(plan.rows);
   std::vector<ops::cuda::SequenceRows> sequence;
   std::vector<int32_t> sequence_of, state_out, pages;
@@ -36,7 +37,7 @@ PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan, const S
   const size_t sequence_at = append(sequence.data(), sequence.size());
   const size_t sequence_of_at = append(sequence_of.data(), rows);
   const size_t state_out_at = append(state_out.data(), rows);
-  const size_t tokens_at = append(tokens.data(), rows);
+  const size_t tokens_at = append(tokens.values.data(), rows);
   const size_t hidden_at = append(hidden_rows.data(), hidden_rows.size());
   all.resize(hidden_at + rows);  // the pages' place is the same with and without hidden rows
   const size_t pages_at = append(pages.data(), pages.size());
@@ -47,12 +48,15 @@ PassBatch PassArrays::upload(const Stream& stream, const PassPlan& plan, const S
     memory_ = DeviceBuffer(2 * bytes, "the page tables; use a shorter --context");
     ++generation_;
   }
-  if (all.size() <= most_passed_words)
-    pass(stream, all);
-  else
-    copy(stream, all);
-
   auto* base = memory_.as<int32_t>();
+  const LookedUp looked_up{tokens_at, tokens.table ? rows : 0, tokens.table};
+  if (all.size() <= most_few_words) {
+    write_few_words(stream, all, base, looked_up);
+  } else {
+    copy(stream, all);
+    if (tokens.table) look_up(stream, base, looked_up);
+  }
+
   lone_row_ = {reinterpret_cast<ops::cuda::SequenceRows*>(base + sequence_at), base + state_out_at,
                base + tokens_at};
   PassBatch out;

@@ -22,21 +22,25 @@ struct PassBatch {
   const int32_t* hidden_rows = nullptr;  // [rows], of the MTP head: rows of its hidden input
 };
 
+// The tokens of a pass: numbers, or places in an array on the device that holds them by the time
+// the pass runs.
+struct PassTokens {
+  std::vector<int32_t> values;
+  const int32_t* table = nullptr;  // null: `values` are the tokens
+};
+
 class PassArrays {
  public:
   // hidden_rows may be empty; slots become the places that they have now, a lone row's output the
   // spare one. The arrays hold until the next call, in the order of the stream.
   PassBatch upload(const Stream& stream, const PassPlan& plan, const StateSlots& slots,
-                   std::span<const int32_t> tokens, std::span<const int32_t> hidden_rows);
+                   const PassTokens& tokens, std::span<const int32_t> hidden_rows);
 
   // What was uploaded last, of a lone row.
   LoneRowArrays lone_row() const { return lone_row_; }
 
   // Counts up whenever the arrays move: graphs captured before are then of no use.
   int64_t generation() const { return generation_; }
-
-  // A copy takes 8 us, a kernel 2.5, and its parameters have room for 4 KB.
-  static constexpr size_t most_passed_words = 1000;
 
  private:
   struct Staging {
@@ -45,7 +49,6 @@ class PassArrays {
     Event copied;
   };
 
-  void pass(const Stream& stream, std::span<const int32_t> words);
   void copy(const Stream& stream, std::span<const int32_t> words);
 
   std::array<Staging, 4> staging_;
