@@ -31,7 +31,8 @@ __device__ __forceinline__ void answer_block(const Answer& a) {
   extern __shared__ std::byte shared_memory[];
   let_next_kernel_start();
   // The batch is older than the kernels that still run.
-  AnswerWarp<format, tiles, column_warps, fixed_dim, clustered> warp(a, shared_memory);
+  AnswerWarp<format, tiles, column_warps, fixed_dim, clustered> warp(
+      a, shared_memory, tiles > 1 && column_warps == 1);
   // A cluster's blocks stay together.
   const bool idle = warp.work.first_column >= warp.work.columns ||
                     (!clustered && warp.work.begin > warp.work.last);
@@ -126,9 +127,16 @@ void launch_block(cudaStream_t stream, Answer answer, int columns) {
                       grid, Block::threads, Block::shared_bytes, stream, answer);
 }
 
+// Whether blocks of 8 columns each, which share out what comes behind the keys, all run at once.
+bool has_room_for_narrow(const Answer& answer, int columns) {
+  const int64_t groups = (columns + 7) / 8;
+  return answer.pieces * answer.shape.kv_heads * answer.batch.sequences * groups <=
+         multiprocessors();
+}
+
 template <KvFormat format, int fixed_dim>
 void launch_columns(cudaStream_t stream, const Answer& answer, int columns) {
-  if (columns <= 8)
+  if (columns <= 8 || has_room_for_narrow(answer, columns))
     launch_block<format, 1, 1, fixed_dim>(stream, answer, columns);
   else if (columns <= 16)
     launch_block<format, 2, 1, fixed_dim>(stream, answer, columns);

@@ -14,14 +14,15 @@ class AnswerRing {
  public:
   using Layout = AnswerLayout<format, tiles, column_warps, fixed_dim, clustered>;
   static constexpr int bytes = element_bytes(format);
-  static constexpr bool one_group = column_warps == 1;  // of columns: else there may be more
   static constexpr int unit = Layout::unit;
   // Of a warp.
   static constexpr int most_copies =
       2 * ((clustered ? short_piece(cluster_positions) : most_piece) / unit / unit_warps);
 
-  __device__ AnswerRing(const Answer& a_, std::byte* shared)
+  // only_group: of columns; known when compiling.
+  __device__ AnswerRing(const Answer& a_, std::byte* shared, bool only_group)
       : a(a_),
+        one_group(only_group),
         data(shared + (128 - shared_address(shared) % 128) % 128),
         queries(reinterpret_cast<uint2*>(data + Layout::data_bytes)),
         warp_weights(reinterpret_cast<float2*>(data + Layout::data_bytes + Layout::query_bytes)),
@@ -62,6 +63,7 @@ class AnswerRing {
   }
 
   const Answer& a;
+  const bool one_group;
   std::byte* const data;  // rings, then results
   uint2* const queries;
   float2* const warp_weights;   // [unit_warps][columns]

@@ -28,7 +28,7 @@ class RowWarp : public AnswerWarp<format, 1, 1, dim, clustered> {
   static_assert(room_at % 16 == 0);
 
   __device__ RowWarp(const RowAnswer& row_answer, std::byte* shared)
-      : Base(row_answer.answer, shared),
+      : Base(row_answer.answer, shared, true),
         from(row_answer.projections),
         mine(lane * lane_dims < dim),
         has_newest(units > 0 && position(units - 1) + unit > work.last) {}
