@@ -12,23 +12,35 @@ namespace qnext::backend::cuda {
 
 using ops::cuda::StreamStore;
 
+namespace {
+
+bool follow_each_other(std::span<const int32_t> places) {
+  return std::ranges::adjacent_find(places, [](int32_t a, int32_t b) { return b != a + 1; }) ==
+         places.end();
+}
+
+}  // namespace
+
 // Logits of rows of `source` in w_->logits.
 void PackedForward::compute_logits(Hidden source, std::span<const int64_t> rows,
                                    const PackedMatrix& head) {
   const auto count = static_cast<int64_t>(rows.size());
   QNEXT_CHECK(count <= packed_logits_rows);
   const int64_t width = config_.hidden_size;
-  const std::vector<int32_t> from = places_of(source, rows);
-  if (from != logits_sent_) {
+  const std::vector<int32_t> places = places_of(source, rows);
+  const float* from =
+      source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_];
+  const int32_t* row_of = nullptr;
+  if (follow_each_other(places)) {
+    from += places.front() * width;
+  } else {
     static_assert(packed_logits_rows <= most_few_words);
-    write_few_words(stream_, from, w_->logits_from);
-    logits_sent_ = from;
+    write_few_words(stream_, places, w_->logits_from);
+    row_of = w_->logits_from;
   }
   timer_.stage(stream_, "lm_head");
-  ops::cuda::round_rows(
-      stream_.get(),
-      source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_],
-      width, width, w_->logits_from, count, w_->logits_input, w_->hidden_stride);
+  ops::cuda::round_rows(stream_.get(), from, width, width, row_of, count, w_->logits_input,
+                        w_->hidden_stride);
   const Product product{head, StreamStore::f32, w_->logits, config_.vocabulary_size};
   ops::cuda::StreamInput input;
   input.values = w_->logits_input;

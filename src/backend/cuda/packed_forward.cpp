@@ -45,7 +45,6 @@ PackedForward::PackedForward(const Config& config, const PackedModel& model, Dev
 void PackedForward::attach(PackedWorkspace& workspace, KvPages& pages, StateSlots& slots) {
   forget_ahead();
   w_ = &workspace;
-  logits_sent_.clear();
   pages_ = &pages;
   slots_ = &slots;
   graphs_.clear();

@@ -159,8 +159,7 @@ class PackedForward final : public Passes {
   PassBatch pass_;
   const float* normed_by_ = nullptr;  // the weight whose norm of x lies in w_->normed already
 
-  PinnedBuffer logits_;               // [logits_rows, vocabulary]
-  std::vector<int32_t> logits_sent_;  // what w_->logits_from holds
+  PinnedBuffer logits_;  // [logits_rows, vocabulary]
   // [packed_logits_rows], and a token of each number of steps that run ahead
   PinnedBuffer drawn_;
   Event drawn_all_;
