@@ -22,10 +22,8 @@
 
 #include "base/cuda_error.h"
 #include "ops/launch_cuda.cuh"
-#include "ops/matmul/half_row.cuh"
 #include "ops/matmul/stream_row_norm.cuh"
-#include "ops/matmul/stream_row_pieces.cuh"
-#include "ops/matmul/stream_tile.cuh"
+#include "ops/matmul/stream_row_products.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -37,54 +35,6 @@ namespace {
 constexpr int summed_runs = 4 * part_runs;  // at a time, by a thread behind the last product
 // Two blocks on an SM of 228 KB, a KB each being the system's.
 constexpr int shared_budget = (228 << 10) / 2 - 1024;
-
-// A lane's part of the row for a run, and a whole run's sum. All loads come first: there are too
-// few warps to hide one behind the other. f8: of the row in f16.
-struct RunFragments {
-  uint4 words[run_tiles][2];
-
-  __device__ void load(const std::byte* x) {
-#pragma unroll
-    for (int tile = 0; tile < run_tiles; ++tile)
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-        words[tile][i] = reinterpret_cast<const uint4*>(x + tile * 128)[i];
-  }
-  __device__ void make_halves() {
-#pragma unroll
-    for (int tile = 0; tile < run_tiles; ++tile)
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        uint4& of = words[tile][i];
-        of = {scaled_halves(of.x), scaled_halves(of.y), scaled_halves(of.z), scaled_halves(of.w)};
-      }
-  }
-};
-template <PackedFormat format>
-__device__ inline void add_whole_run(float (&c)[4], const std::byte* data, const RunFragments& b,
-                                     int lane) {
-  LaneTile<format> weights[run_tiles];
-#pragma unroll
-  for (int tile = 0; tile < run_tiles; ++tile)
-    weights[tile].load(data + tile * tile_bytes(format), lane);
-#pragma unroll
-  for (int tile = 0; tile < run_tiles; ++tile)
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      const uint4& words = b.words[tile][step / 2];
-      const Pair b0 = step % 2 == 0 ? words.x : words.z, b1 = step % 2 == 0 ? words.y : words.w;
-      add_step<format, format == PackedFormat::f8>(c, weights[tile], step, b0, b1);
-    }
-}
-
-template <PackedFormat format>
-__device__ inline void add_run(float (&c)[4], const std::byte* data, const std::byte* x, int tiles,
-                               int lane) {
-  constexpr int bytes = static_cast<int>(tile_bytes(format));
-#pragma unroll
-  for (int tile = 0; tile < run_tiles; ++tile)
-    if (tile < tiles) add_tile<format>(c, data + tile * bytes, x + tile * 128, lane);
-}
 
 // A run's sums in shared memory, for every output of a strip and every row. Those of four rows lie
 // crosswise from output 8 on, so that neither a warp's stores nor its loads share banks.
@@ -115,11 +65,11 @@ struct RunSums {
 
 // main: the format of all weights, apart from some in bf16. rows: 1, or up to so many.
 template <PackedFormat main, int rows>
-__global__ void __launch_bounds__(most_warps* warp_lanes, 2)
-    row_kernel(const __grid_constant__ RowJob job) {
+__device__ inline void multiply(const RowJob& job) {
   const auto thread = static_cast<int>(threadIdx.x);
   const int warp = thread / warp_lanes, lane = thread % warp_lanes;
-  const int warps = static_cast<int>(blockDim.x) / warp_lanes;
+  if (rows > 1 && warp >= most_warps) return;  // it is there for its registers: see launch()
+  const int warps = rows > 1 ? most_warps : static_cast<int>(blockDim.x) / warp_lanes;
   auto* const full = shared_at<sm90::Barrier>(job.full);
   auto* const empty = shared_at<sm90::Barrier>(job.empty);
   auto* const pieces = shared_at<Piece>(job.pieces);
@@ -143,7 +93,14 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
   // A warp a copy: to queue one takes a thread half a microsecond.
   if (lane == 0 && warp < min(all, job.slots)) issue(job, pieces[warp], warp);
   auto* const x = shared_at<std::byte>(job.x);
-  if (job.input.residual) prefetch_norm_weight(job.input, job.columns);
+  // Of several rows: where sums come later.
+  auto* const norm_weight = shared_at<float4>(job.sums);
+  if (job.input.residual) {
+    if constexpr (rows == 1)
+      prefetch_norm_weight(job.input, job.columns);
+    else
+      norm_weight[thread] = reinterpret_cast<const float4*>(job.input.norm_weight)[thread];
+  }
   const StagedRows staged{x,
                           shared_at<float>(job.norm),
                           job.x_stride,
@@ -152,7 +109,8 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
                           job.columns};
   // Behind the last product a thread makes an output of a row.
   using Sums = RunSums<rows>;
-  const int mine = thread / Sums::size, row_of_output = thread % Sums::size / strip_rows;
+  const int mine = thread / Sums::size;
+  const int row_of_output = rows == 1 ? 0 : thread % Sums::size / strip_rows;
   const int output_place = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
   const bool stores =
       mine < most_strips && output_place < job.strips && (rows == 1 || row_of_output < job.rows);
@@ -192,9 +150,9 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     norm.fetch(job.input, job.columns);
     norm.stage(job.input, staged, write, put_halves);
   } else {
-    RowsNorm norm;
-    norm.load_weight(job.input);
-    norm.stage(job.input, staged, write, [&](Pair pair) { put_halves(0, pair); });
+    RowsNorm::stage(
+        job.input, staged, write, [&](int i) { return norm_weight[RowsNorm::at(i)]; },
+        [&](Pair pair) { put_halves(0, pair); });
   }
   float before = 0;  // comes beside the products
   if (inside && out.store == StreamStore::add_f32)
@@ -227,10 +185,9 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     const int row_bytes = job.column_tiles * 128;
     const bool stays = job.runs == most_piece_runs;  // the warp's part of the row
     RunFragments b;
-    load(b, 0);
 #pragma unroll 1
     for (int at = 0; i < alike; ++i) {
-      if (!stays) {
+      if (!stays || i == 0) {
         load(b, at);
         at += most_piece_runs * run_tiles * 128;
         if (at == row_bytes) at = 0;
@@ -306,6 +263,17 @@ __global__ void __launch_bounds__(most_warps* warp_lanes, 2)
     static_cast<float*>(out.y)[to_y] = out.store == StreamStore::f32 ? total : before + total;
 }
 
+template <PackedFormat main>
+__global__ void __launch_bounds__(most_warps* warp_lanes, 2)
+    row_kernel(const __grid_constant__ RowJob job) {
+  multiply<main, 1>(job);
+}
+
+template <PackedFormat main>
+__global__ void __maxnreg__(64) rows_kernel(const __grid_constant__ RowJob job) {
+  multiply<main, most_job_rows>(job);
+}
+
 // --- The launch --------------------------------------------------------------------------------
 
 // rows: those that the kernel has room for.
@@ -319,8 +287,17 @@ void lay_out(RowJob& job, PackedFormat main, int rows, int share) {
   job.x_stride = job.column_tiles * 128 + (rows > 1 ? 16 : 0);  // + 16: two rows share no banks
   job.x = take(rows * job.x_stride);
   job.half_x = take(main == PackedFormat::f8 && rows == 1 ? job.column_tiles * 128 : 0);
-  job.sums = take(share * job.runs * rows * strip_rows * static_cast<int>(sizeof(float)));
-  job.norm = take(rows * norm_floats * static_cast<int>(sizeof(float)));
+  constexpr int floats = static_cast<int>(sizeof(float));
+  const int sums = share * job.runs * rows * strip_rows * floats;
+  if (rows == 1) {
+    job.sums = take(sums);
+    job.norm = take(norm_floats * floats);
+  } else {  // one behind the other in the same place
+    const int weight = job.input.residual ? RowsNorm::columns * floats : 0;
+    const int norm = job.input.residual ? rows * norm_floats * floats : 0;
+    job.sums = take(std::max(sums, weight + norm));
+    job.norm = job.sums + weight;
+  }
   job.scales = take(job.slots * most_piece_runs * static_cast<int>(sizeof(float2)));
   job.pieces = take(most_pieces * static_cast<int>(sizeof(Piece)));
   job.counts = take(static_cast<int>(sizeof(PieceCounts)));
@@ -329,17 +306,21 @@ void lay_out(RowJob& job, PackedFormat main, int rows, int share) {
   job.bytes = end;
 }
 
-template <PackedFormat main, int rows>
-void launch(cudaStream_t stream, const RowJob& job) {
-  keep_all_shared(row_kernel<main, rows>);
-  const int warps = rows > 1 || job.runs > least_warps ? most_warps : least_warps;
-  const auto bytes = static_cast<size_t>(job.bytes);
-  // Two blocks on one multiprocessor also keep the kernel behind the next from starting there.
-  launch_overlapped("stream_matmul_row", row_kernel<main, rows>,
+void launch(cudaStream_t stream, void (*kernel)(RowJob), const RowJob& job) {
+  keep_all_shared(kernel);
+  int warps = job.rows > 1 || job.runs > least_warps ? most_warps : least_warps;
+  size_t bytes = static_cast<size_t>(job.bytes);
+  if (2 * job.strips > multiprocessors()) {
+    // One block on a multiprocessor, no two. Behind the experts' down kernel of a few rows, whose
+    // blocks have half the memory, by registers: 17 warps of 64.
+    if (job.rows > 1 && job.input.residual)
+      ++warps;
+    else
+      bytes = alone_on_multiprocessor(bytes);
+  }
+  launch_overlapped("stream_matmul_row", kernel,
                     dim3(static_cast<unsigned>(std::min(job.strips, multiprocessors()))),
-                    dim3(static_cast<unsigned>(warps * warp_lanes)),
-                    2 * job.strips > multiprocessors() ? alone_on_multiprocessor(bytes) : bytes,
-                    stream, job);
+                    dim3(static_cast<unsigned>(warps * warp_lanes)), bytes, stream, job);
 }
 
 }  // namespace
@@ -390,10 +371,7 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, int64_t ro
   }
   if (job.slots < std::min(2, pieces)) return false;
   const auto start = [&]<PackedFormat format>() {
-    if (rows == 1)
-      launch<format, 1>(stream, job);
-    else
-      launch<format, most_job_rows>(stream, job);
+    launch(stream, rows == 1 ? row_kernel<format> : rows_kernel<format>, job);
   };
   switch (main) {
     case PackedFormat::bf16:

@@ -210,20 +210,15 @@ struct RowsNorm {
   static constexpr int row_threads = norm_runs / 2 * warp_lanes;
   static constexpr int shares = 4;
   static constexpr int columns = 4 * shares * row_threads;
-  float4 weight[shares];
 
   static __device__ int at(int i) {
     return static_cast<int>(threadIdx.x) % row_threads + i * row_threads;
   }
-  __device__ void load_weight(const StreamInput& in) {
-#pragma unroll
-    for (int i = 0; i < shares; ++i)
-      weight[i] = reinterpret_cast<const float4*>(in.norm_weight)[at(i)];
-  }
-  // Has barriers for all threads. also(pair): for every pair that is stored.
-  template <typename Also>
-  __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
-                        Also&& also) const {
+  // Has barriers for all threads. weight(i): that of the float4 at(i), asked for behind a barrier.
+  // also(pair): for every pair that is stored.
+  template <typename Weight, typename Also>
+  static __device__ void stage(const StreamInput& in, const StagedRows& staged, bool write,
+                               Weight&& weight, Also&& also) {
     const int teams = static_cast<int>(blockDim.x) / row_threads;
     const int team = static_cast<int>(threadIdx.x) / row_threads;
 #pragma unroll 1
@@ -252,7 +247,7 @@ struct RowsNorm {
 #pragma unroll
       for (int i = 0; i < shares; ++i) {
         const int j = at(i);
-        const uint2 pairs = normed_pairs(x[i], scale, weight[i]);
+        const uint2 pairs = normed_pairs(x[i], scale, weight(i));
         if (write) *reinterpret_cast<uint2*>(in.normed + row * in.normed_stride + 4 * j) = pairs;
         stage_pairs(staged.x + row * staged.stride, j, pairs);
         also(pairs.x);

@@ -130,8 +130,10 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   if (thread == 0) fetch_strip(memory, weight, own);
   const StagedRows staged{memory.x, memory.norm[0], strip_x_stride,
                           job.rows, strip_tiles,    strip_columns};
-  RowsNorm norm;
-  norm.load_weight(job.input);
+  float4 norm_weight[RowsNorm::shares];
+#pragma unroll
+  for (int i = 0; i < RowsNorm::shares; ++i)
+    norm_weight[i] = reinterpret_cast<const float4*>(job.input.norm_weight)[RowsNorm::at(i)];
   const int row = thread / static_cast<int>(tile_rows);
   const int column = thread % static_cast<int>(tile_rows);
   const int output = own * static_cast<int>(tile_rows) + column;
@@ -139,7 +141,9 @@ __global__ void __launch_bounds__(strip_warps* warp_lanes, 2)
   __syncthreads();
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  norm.stage(job.input, staged, job.input.normed && strip == 0, [](uint32_t) {});
+  RowsNorm::stage(
+      job.input, staged, job.input.normed && strip == 0, [&](int i) { return norm_weight[i]; },
+      [](uint32_t) {});
   __syncthreads();
   sm90::wait(&memory.full, 0);
   // Lanes without a row of their own read the last one, and their sums are dropped.
