@@ -136,19 +136,25 @@ __device__ inline float2 half_sum(const std::byte* data, const Pair (&b)[half_ti
 // The sum over a unit's halves of chunks for one output: chunks w, w + expert_warps, ... together,
 // then those of all w.
 __device__ inline float unit_sum(const float* halves, int32_t count) {
-  // Loads first: one latency for all.
-  float2 value[expert_warps];
-#pragma unroll
-  for (int32_t w = 0; w < expert_warps; ++w)
-    value[w] = 2 * w < count ? float2{halves[2 * w * tile_rows], halves[(2 * w + 1) * tile_rows]}
-                             : float2{};
+  const auto chunk = [&](int32_t half) {
+    return halves[half * tile_rows] + halves[(half + 1) * tile_rows];
+  };
   float sum = 0;
+  if (count == 2 * expert_warps) {  // no more code than that where it is enough
+    float chunks[expert_warps];
 #pragma unroll
-  for (int32_t w = 0; w < expert_warps; ++w) {
-    float chunks = value[w].x + value[w].y;
+    for (int32_t w = 0; w < expert_warps; ++w) chunks[w] = chunk(2 * w);
+    sum = chunks[0];
+#pragma unroll
+    for (int32_t w = 1; w < expert_warps; ++w) sum += chunks[w];
+    return sum;
+  }
+#pragma unroll 1
+  for (int32_t w = 0; w < min(expert_warps, count / 2); ++w) {
+    float chunks = chunk(2 * w);
 #pragma unroll 1
     for (int32_t half = 2 * (w + expert_warps); half < count; half += 2 * expert_warps)
-      chunks += halves[half * tile_rows] + halves[(half + 1) * tile_rows];
+      chunks += chunk(half);
     sum = w == 0 ? chunks : sum + chunks;
   }
   return sum;
