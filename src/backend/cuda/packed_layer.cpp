@@ -279,7 +279,8 @@ void PackedForward::mlp(const PackedLayer& layer, int index, const Vector* next_
   ops::cuda::NextNorm next;
   if (next_norm) next = {next_norm->data(), eps(), w_->normed, w_->hidden_stride};
   if (ops::cuda::stream_experts(stream_.get(), weights.experts, choice, rows_, w_->normed,
-                                w_->hidden_stride, w_->x, config_.hidden_size, w_->experts, next))
+                                w_->hidden_stride, w_->x, config_.hidden_size, w_->experts, next,
+                                w_->expert_turns))
     normed_by_ = next.weight;
 }
 

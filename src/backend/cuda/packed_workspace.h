@@ -58,6 +58,7 @@ struct PackedWorkspace {
   int32_t* expert_ids = nullptr;    // [rows, slots]
   float* expert_weights = nullptr;  // [rows, slots]
   std::byte* experts = nullptr;     // of the experts' kernels
+  int32_t* expert_turns = nullptr;  // [2] zeros between the experts' launches
   std::byte* delta = nullptr;       // of the chunked delta rule
   PlainDelta plain_delta;
   uint8_t* chosen = nullptr;       // [layers + 1, experts + 1] by this pass; the MTP head's last

@@ -36,6 +36,33 @@ struct FewDownMemory {
   }
 };
 
+// A warp: the rows of act that its experts want, which no other warp needs.
+template <PackedFormat format>
+__device__ inline void fetch_act(const ExpertsTask& task, const FewDownMemory<format>& memory,
+                                 int32_t experts) {
+  const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const int32_t sixteens = task.down.column_tiles * 8, act_bytes = memory.act_bytes(task);
+#pragma unroll 1
+  for (int32_t expert = warp; expert < experts; expert += few_down_warps) {
+    const char4 slots = *reinterpret_cast<const char4*>(memory.choice.slot + expert * few_columns);
+    static_assert(most_few_rows == 4);
+    const int slot[most_few_rows] = {slots.x, slots.y, slots.z, slots.w};
+#pragma unroll
+    for (int row = 0; row < most_few_rows; ++row) {
+      if (slot[row] < 0) continue;
+      const int32_t pair = row * task.slots + slot[row];
+#pragma unroll 1
+      for (int32_t i = lane; i < sixteens; i += warp_lanes)
+        sm90::copy_sixteen(memory.act + pair * act_bytes + 16 * i,
+                           reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
+    }
+  }
+  sm90::close_copies();
+  sm90::wait_for_copies<0>();
+  __syncwarp();
+}
+
 // Registers and shared memory: see few_gate_up_kernel().
 template <PackedFormat format>
 __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsTask task) {
@@ -87,16 +114,7 @@ __global__ void __maxnreg__(96) few_down_kernel(const __grid_constant__ ExpertsT
   if (routes && warp % 2 == 0) finish_few(task, choice, routed_row, largest);
   wait_for_earlier_kernels();
   const float residual = adds ? __ldcg(x) : 0.0f;
-  const int32_t sixteens = shape.column_tiles * 8;
-#pragma unroll 1
-  for (int32_t pair = warp; pair < task.pairs(); pair += few_down_warps)
-#pragma unroll 2
-    for (int32_t i = lane; i < sixteens; i += warp_lanes)
-      sm90::copy_sixteen(memory.act + pair * act_bytes + 16 * i,
-                         reinterpret_cast<const uint4*>(task.act + pair * task.act_stride) + i);
-  sm90::close_copies();
-  sm90::wait_for_copies<0>();
-  __syncthreads();
+  fetch_act(task, memory, count);
 #pragma unroll 1
   for (int32_t expert = warp; expert < count; expert += few_down_warps) {
     const int8_t* const slots = choice.slot + expert * few_columns;

@@ -20,6 +20,7 @@ constexpr int candidate_limit = warp_lanes;
 
 // A warp's shared memory.
 struct alignas(16) RouteScratch {
+  uint64_t order[candidate_limit];  // choose_together() only, see route_order()
   uint32_t key[candidate_limit];
   float logit[candidate_limit];
   int32_t id[candidate_limit];
@@ -30,6 +31,11 @@ __device__ inline uint32_t order_key(float logit) {
   // Adding zero makes -0 a +0.
   const auto bits = static_cast<uint32_t>(__float_as_int(isnan(logit) ? -INFINITY : logit + 0.0f));
   return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
+}
+
+// Larger for what is chosen first: of equal logits the lower id. Never 0.
+__device__ inline uint64_t route_order(uint32_t key, int32_t id) {
+  return uint64_t{key} << 32 | ~static_cast<uint32_t>(id);
 }
 
 // How many of the 32 keys come before this lane's: larger ones, and equal ones of lower index.
@@ -264,7 +270,7 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
     if (thread % neighbours == 0)
       group_key[thread / neighbours] = (best & ~low_bits) | (thread / neighbours);
     if (thread == 0) count = 0;
-    if (thread < candidate_limit) scratch.key[thread] = 0;
+    if (thread < candidate_limit) scratch.order[thread] = 0;
     group.meet();
     const uint32_t mine = group_key[lane];
     int rank = 0;
@@ -274,16 +280,19 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
       rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
     }
     const unsigned at = __ballot_sync(whole_warp, rank == rule.top_k - 1);
+    // At least 1: keys of threads without a logit are 0.
     const uint32_t bound =
-        __shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits;
+        max(__shfl_sync(whole_warp, mine, __ffs(static_cast<int>(at)) - 1) & ~low_bits, 1u);
+    int32_t reaching = 0;
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
-      if (key[i] == 0 || key[i] < bound) continue;
-      const int32_t place = atomicAdd(&count, 1);
-      if (static_cast<uint32_t>(place) < candidate_limit) {
-        scratch.key[place] = key[i];
-        scratch.logit[place] = logit[i];
-        scratch.id[place] = thread + i * Group::threads;
+    for (int i = 0; i < each; ++i) reaching += key[i] >= bound;
+    if (reaching > 0) {
+      int32_t place = atomicAdd(&count, reaching);
+#pragma unroll
+      for (int i = 0; i < each; ++i) {
+        if (key[i] < bound || place >= candidate_limit) continue;
+        scratch.order[place] = route_order(key[i], thread + i * Group::threads);
+        scratch.logit[place++] = logit[i];
       }
     }
     group.meet();
@@ -293,30 +302,26 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
   }
   float largest = 0;
   if (thread >= warp_lanes) return largest;
-  if (count > candidate_limit) {
+  const int32_t candidates = count;
+  if (candidates > candidate_limit) {
     if (rule.top_k > 0) choose_one_by_one(logits, rule.experts, rule.top_k, ids, weights, largest);
   } else {
-    const bool is_candidate = lane < count;
-    const uint32_t mine = scratch.key[lane];
-    const int32_t id = is_candidate ? scratch.id[lane] : INT32_MAX;
-    const float logit = is_candidate ? scratch.logit[lane] : 0.0f;
+    const bool is_candidate = lane < candidates;
+    const uint64_t mine = scratch.order[lane];
+    const float logit = scratch.logit[lane];
     int rank = 0;
-#pragma unroll 2
-    for (int i = 0; i < candidate_limit; i += 4) {
-      const uint4 four = *reinterpret_cast<const uint4*>(&scratch.key[i]);
-      rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
-    }
-    // Candidates lie in no order: among equals the ids decide.
-    const bool has_equal = __popc(__match_any_sync(whole_warp, mine)) > 1;
-    if (__any_sync(whole_warp, is_candidate && has_equal)) {
+    // Behind the last one there are zeros.
 #pragma unroll 1
-      for (int i = 0; i < min(count, candidate_limit); ++i)
-        rank += scratch.key[i] == mine && scratch.id[i] < id;
-    }
+    for (int i = 0; i < candidates; i += 4)
+#pragma unroll
+      for (int j = 0; j < 4; j += 2) {
+        const auto two = *reinterpret_cast<const ulonglong2*>(&scratch.order[i + j]);
+        rank += (two.x > mine) + (two.y > mine);
+      }
     const unsigned first = __ballot_sync(whole_warp, is_candidate && rank == 0);
     largest = __shfl_sync(whole_warp, logit, __ffs(static_cast<int>(first)) - 1);
     if (is_candidate && rank < rule.top_k) {
-      ids[rank] = id;
+      ids[rank] = static_cast<int32_t>(~static_cast<uint32_t>(mine));
       weights[rank] = expf(logit - largest);
     }
   }
@@ -335,14 +340,19 @@ __device__ inline float choose_together(const Group& group, const RouteRule& rul
 // The experts that several rows chose, a bit each.
 constexpr int chosen_words = choosing_threads / 32;
 
-// The place of `id` among them where the first one's is `count`.
+// A whole warp: the place of each lane's `id` (at most choosing_threads) among them where the first
+// one's is `count`.
 __device__ inline int32_t chosen_place(const uint32_t* chosen, int32_t id, int32_t count) {
-#pragma unroll 4
-  for (int word = 0; word < chosen_words; ++word) {
-    const uint32_t below = word < id / 32 ? ~0u : word == id / 32 ? (1u << id % 32) - 1 : 0;
-    count += __popc(chosen[word] & below);
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const uint32_t word = lane < chosen_words ? chosen[lane] : 0;
+  int32_t sum = __popc(word);
+#pragma unroll 1
+  for (int distance = 1; distance < warp_lanes; distance *= 2) {
+    const int32_t before = __shfl_up_sync(whole_warp, sum, distance);
+    if (lane >= distance) sum += before;
   }
-  return count;
+  const uint32_t up_to_id = __shfl_sync(whole_warp, word, id / 32) & ~(~0u << id % 32);
+  return count + __shfl_sync(whole_warp, sum - __popc(word), id / 32) + __popc(up_to_id);
 }
 
 }  // namespace qnext::ops::cuda

@@ -47,10 +47,14 @@ struct NextNorm {
 // waiting itself. With many rows, the shared expert's rows are multiplied, and results written into
 // the workspace, while the list is made: all kernels before the routing have ended by then.
 //
+// turns: two zeros in device memory, which are zeros again behind the launches and which no other
+// call uses meanwhile, or null. With them a few rows' blocks that start late leave work to others.
+//
 // True: `next` is done too, its bits those of rms_norm_rows(). That is where up to eight rows take
 // the kernels of many rows and have at most 2048 columns, and rows of x are 16-byte aligned.
 bool stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
                     int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
-                    int64_t x_stride, void* workspace, const NextNorm& next = {});
+                    int64_t x_stride, void* workspace, const NextNorm& next = {},
+                    int32_t* turns = nullptr);
 
 }  // namespace qnext::ops::cuda

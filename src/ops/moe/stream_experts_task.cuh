@@ -47,6 +47,11 @@ struct ExpertMatrices {
   }
 };
 
+// Who takes which of the last units; zeros before and behind a launch.
+struct Turns {
+  int32_t taken, done;
+};
+
 struct ExpertsTask {
   ExpertMatrices gate_up, down;
   int32_t experts;  // all, the shared one included
@@ -65,6 +70,7 @@ struct ExpertsTask {
   float* x;
   int64_t x_stride;
   NextNorm next;
+  Turns* turns;  // a few rows only; may be null
 
   __host__ __device__ int32_t pairs() const { return rows * slots; }
   // More than one row. Groups of the shared expert, of which nothing has to be known, come first.
