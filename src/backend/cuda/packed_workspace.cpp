@@ -57,7 +57,7 @@ void carve(Carver& carver, PackedWorkspace& w, const Config& c, const Reservatio
   carver.take(w.expert_weights, rows * slots);
   carver.take_bytes(w.experts, std::max(answer_experts_bytes(c, answer_rows),
                                         prompt_experts_bytes(c, rows, activations)));
-  carver.take(w.expert_turns, 2);
+  carver.take(w.expert_turns, 1);
   if (has_fast_delta(c))
     carver.take_bytes(w.delta, delta_bytes(c, reserved));
   else

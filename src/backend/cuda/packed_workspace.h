@@ -9,6 +9,7 @@
 #include "backend/step.h"
 #include "model/config.h"
 #include "ops/matmul/f8_rows_cuda.h"
+#include "ops/moe/stream_experts_cuda.h"
 #include "ops/sampling/sample_cuda.h"
 
 namespace qnext::backend::cuda {
@@ -58,8 +59,8 @@ struct PackedWorkspace {
   int32_t* expert_ids = nullptr;    // [rows, slots]
   float* expert_weights = nullptr;  // [rows, slots]
   std::byte* experts = nullptr;     // of the experts' kernels
-  int32_t* expert_turns = nullptr;  // [2] zeros between the experts' launches
-  std::byte* delta = nullptr;       // of the chunked delta rule
+  ops::cuda::ExpertTurns* expert_turns = nullptr;
+  std::byte* delta = nullptr;  // of the chunked delta rule
   PlainDelta plain_delta;
   uint8_t* chosen = nullptr;       // [layers + 1, experts + 1] by this pass; the MTP head's last
   Bf16* mtp_input = nullptr;       // [rows, padded 2 * hidden] embedding, hidden

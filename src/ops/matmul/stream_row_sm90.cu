@@ -63,6 +63,57 @@ struct RunSums {
   }
 };
 
+// The warp's run of a piece that may be of either format and shorter than others. x: the lane's
+// row.
+template <PackedFormat main, int rows>
+__device__ inline void add_piece(const RowJob& job, const Piece& piece, int slot,
+                                 const std::byte* x, int warps) {
+  using Sums = RunSums<rows>;
+  const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  // warps: a power of two, no fewer than a piece's runs.
+  const int first = piece.first, run = first + ((warp - first) & (warps - 1));
+  if (run >= piece.end) return;
+  const std::byte* const data = shared_at<std::byte>(slot * job.slot_bytes);
+  const std::byte* const row = x + run * run_tiles * 128;
+  const int tiles = job.column_tiles - run * run_tiles;
+  float c[4] = {};
+  if (main != PackedFormat::bf16 && !piece.is_bf16)
+    add_run<main>(c, data + (run - first) * run_bytes(main), row, tiles, lane);
+  else
+    add_run<PackedFormat::bf16>(c, data + (run - first) * run_bytes(PackedFormat::bf16), row, tiles,
+                                lane);
+  if (main == PackedFormat::f8 && !piece.is_bf16) {
+    const float2 scale = shared_at<float2>(job.scales)[slot * most_piece_runs + run - first];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) c[j] *= j < 2 ? scale.x : scale.y;
+  }
+  float* const sums = shared_at<float>(job.sums);
+  Sums::store(sums + (piece.order * job.runs + run) * Sums::size + Sums::first_place(lane), c,
+              lane);
+}
+
+// An output's runs in the order of stream_matmul_cuda.h. All loads of some parts come first: one
+// latency for all.
+__device__ inline float add_runs(const float* from, int runs, int stride) {
+  float total = 0;
+#pragma unroll 1
+  for (int first = 0; first < runs; first += summed_runs) {
+    float value[summed_runs];
+#pragma unroll
+    for (int j = 0; j < summed_runs; ++j)
+      value[j] = first + j < runs ? from[(first + j) * stride] : 0.0f;
+#pragma unroll
+    for (int part = 0; part < summed_runs; part += part_runs) {
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < part_runs; ++j) sum += value[part + j];
+      if (first + part < runs) total += sum;
+    }
+  }
+  return total;
+}
+
 // main: the format of all weights, apart from some in bf16. rows: 1, or up to so many.
 template <PackedFormat main, int rows>
 __device__ inline void multiply(const RowJob& job) {
@@ -211,52 +262,16 @@ __device__ inline void multiply(const RowJob& job) {
   }
 #pragma unroll 1
   for (; i < all; ++i) {
-    const Piece& piece = pieces[i];
-    // The warp's run. warps: a power of two, no fewer than a piece's runs.
-    const int first = piece.first, run = first + ((warp - first) & (warps - 1));
     sm90::wait(full + slot.at, slot.parity);
-    if (run < piece.end) {
-      const std::byte* data = shared_at<std::byte>(slot.at * job.slot_bytes);
-      const std::byte* row = x_of_lane + run * run_tiles * 128;
-      const int tiles = job.column_tiles - run * run_tiles;
-      float c[4] = {};
-      if (main != PackedFormat::bf16 && !piece.is_bf16)
-        add_run<main>(c, data + (run - first) * run_bytes(main), row, tiles, lane);
-      else
-        add_run<PackedFormat::bf16>(c, data + (run - first) * run_bytes(PackedFormat::bf16), row,
-                                    tiles, lane);
-      if (main == PackedFormat::f8 && !piece.is_bf16) {
-        const float2 scale = shared_at<float2>(job.scales)[slot.at * most_piece_runs + run - first];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) c[j] *= j < 2 ? scale.x : scale.y;
-      }
-      Sums::store(sums + (piece.order * job.runs + run) * Sums::size + Sums::first_place(lane), c,
-                  lane);
-    }
+    add_piece<main, rows>(job, pieces[i], slot.at, x_of_lane, warps);
     release(i, slot);
     slot.advance(job.slots);
   }
   __syncthreads();
-  if (!stores) return;
-  float total = 0;
-  const float* from =
-      sums + mine * job.runs * Sums::size + Sums::place(thread % strip_rows, row_of_output);
-  // All loads of some parts first: one latency for all.
-#pragma unroll 1
-  for (int first = 0; first < job.runs; first += summed_runs) {
-    float value[summed_runs];
-#pragma unroll
-    for (int j = 0; j < summed_runs; ++j)
-      value[j] = first + j < job.runs ? from[(first + j) * Sums::size] : 0.0f;
-#pragma unroll
-    for (int part = 0; part < summed_runs; part += part_runs) {
-      float sum = 0;
-#pragma unroll
-      for (int j = 0; j < part_runs; ++j) sum += value[part + j];
-      if (first + part < job.runs) total += sum;
-    }
-  }
   if (!inside) return;
+  const float total = add_runs(
+      sums + mine * job.runs * Sums::size + Sums::place(thread % strip_rows, row_of_output),
+      job.runs, Sums::size);
   if (out.store == StreamStore::bf16)
     static_cast<Bf16*>(out.y)[to_y] = __bfloat16_as_ushort(__float2bfloat16_rn(total));
   else

@@ -37,6 +37,11 @@ struct NextNorm {
   int64_t stride = 0;
 };
 
+// Which of the last units are taken; zeros before and behind the launches.
+struct ExpertTurns {
+  int32_t taken, done;
+};
+
 // normed bf16 [rows, normed_stride], zeros from column `hidden` to the next multiple of 64; x fp32
 // [rows, x_stride]; 1 <= rows <= 256. experts.experts is routing.experts, plus one if there is a
 // shared expert. Writes routing.ids, .weights and .chosen as route_experts() does. All launches
@@ -47,14 +52,14 @@ struct NextNorm {
 // waiting itself. With many rows, the shared expert's rows are multiplied, and results written into
 // the workspace, while the list is made: all kernels before the routing have ended by then.
 //
-// turns: two zeros in device memory, which are zeros again behind the launches and which no other
-// call uses meanwhile, or null. With them a few rows' blocks that start late leave work to others.
+// turns: in device memory, for no other call meanwhile, or null. With them a few rows' blocks that
+// start late leave work to others.
 //
 // True: `next` is done too, its bits those of rms_norm_rows(). That is where up to eight rows take
 // the kernels of many rows and have at most 2048 columns, and rows of x are 16-byte aligned.
 bool stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
                     int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
                     int64_t x_stride, void* workspace, const NextNorm& next = {},
-                    int32_t* turns = nullptr);
+                    ExpertTurns* turns = nullptr);
 
 }  // namespace qnext::ops::cuda

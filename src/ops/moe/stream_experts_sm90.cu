@@ -170,7 +170,7 @@ size_t stream_experts_workspace(const PackedExperts& experts, int64_t rows, int6
 
 bool stream_experts(cudaStream_t stream, const PackedExperts& experts, const Routing& routing,
                     int64_t rows, const Bf16* normed, int64_t normed_stride, float* x,
-                    int64_t x_stride, void* workspace, const NextNorm& next, int32_t* turns) {
+                    int64_t x_stride, void* workspace, const NextNorm& next, ExpertTurns* turns) {
   if (rows == 0) return false;
   const int64_t slots = routing.slots(), pairs = rows * slots;
   if (rows > most_streamed_rows || pairs > INT16_MAX || experts.experts > INT16_MAX ||
@@ -191,7 +191,7 @@ bool stream_experts(cudaStream_t stream, const PackedExperts& experts, const Rou
   task.x = x;
   task.x_stride = x_stride;
   task.next = next;
-  task.turns = reinterpret_cast<Turns*>(turns);
+  task.turns = turns;
   switch (experts.format) {
     case PackedFormat::bf16:
       return run<PackedFormat::bf16>(stream, task);

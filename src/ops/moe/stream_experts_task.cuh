@@ -47,11 +47,6 @@ struct ExpertMatrices {
   }
 };
 
-// Who takes which of the last units; zeros before and behind a launch.
-struct Turns {
-  int32_t taken, done;
-};
-
 struct ExpertsTask {
   ExpertMatrices gate_up, down;
   int32_t experts;  // all, the shared one included
@@ -70,7 +65,7 @@ struct ExpertsTask {
   float* x;
   int64_t x_stride;
   NextNorm next;
-  Turns* turns;  // a few rows only; may be null
+  ExpertTurns* turns;  // a few rows only; may be null
 
   __host__ __device__ int32_t pairs() const { return rows * slots; }
   // More than one row. Groups of the shared expert, of which nothing has to be known, come first.
