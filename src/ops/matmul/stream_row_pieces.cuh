@@ -25,8 +25,9 @@ struct RowJob {
   StreamedWeight product[most_stream_products];
   int products;
   int strips;  // of all products
-  // So many of the last strips have more bytes than the others: their place in the blocks' order.
-  int heavy, heavy_place;
+  // So many of the last strips have more bytes than the others: their place in the blocks' order,
+  // the free places not counted, which are as many or none.
+  int heavy, heavy_place, free, free_place;
   int rows, columns, column_tiles, runs;
   int x_stride;  // bytes of a row in shared memory
   int slots, slot_bytes, bf16_piece_runs;
@@ -53,9 +54,15 @@ __device__ inline const StreamedWeight& weight_of(const RowJob& job, int strip) 
   return job.product[product_of_strip(job, strip)];
 }
 
-// The strip at a place of the order in which blocks take them by turns. Heavy ones come where a
-// block takes one strip less than others do.
+// The strip at a place of the order in which blocks take them by turns, or none. Heavy ones come
+// where a block takes one strip less than others do, and nothing in the round before.
+constexpr int no_strip = -1;
 __device__ inline int strip_at(const RowJob& job, int place) {
+  if (place >= job.strips + job.free) return no_strip;
+  if (place >= job.free_place + job.free)
+    place -= job.free;
+  else if (place >= job.free_place)
+    return no_strip;
   const int behind = place - job.heavy_place;
   if (behind < 0) return place;
   return behind < job.heavy ? job.strips - job.heavy + behind : place - job.heavy;
@@ -85,8 +92,9 @@ struct PieceCounts {
 // A warp lists the block's pieces, a lane a strip; all lanes know their numbers.
 __device__ inline PieceCounts list_pieces(const RowJob& job, Piece* pieces, int lane) {
   const int place = static_cast<int>(blockIdx.x) + lane * static_cast<int>(gridDim.x);
-  const bool valid = lane < most_strips && place < job.strips;
-  const int strip = valid ? strip_at(job, place) : 0;
+  const int found = lane < most_strips ? strip_at(job, place) : no_strip;
+  const bool valid = found != no_strip;
+  const int strip = valid ? found : 0;
   const StreamedWeight& weight = weight_of(job, strip);
   const bool is_bf16 = weight.format == PackedFormat::bf16;
   const int each = is_bf16 ? job.bf16_piece_runs : most_piece_runs;

@@ -163,9 +163,9 @@ __device__ inline void multiply(const RowJob& job) {
   const int mine = thread / Sums::size;
   const int row_of_output = rows == 1 ? 0 : thread % Sums::size / strip_rows;
   const int output_place = static_cast<int>(blockIdx.x) + mine * static_cast<int>(gridDim.x);
-  const bool stores =
-      mine < most_strips && output_place < job.strips && (rows == 1 || row_of_output < job.rows);
-  const int output_strip = stores ? strip_at(job, output_place) : 0;
+  const int strip_of_output = mine < most_strips ? strip_at(job, output_place) : no_strip;
+  const bool stores = strip_of_output != no_strip && (rows == 1 || row_of_output < job.rows);
+  const int output_strip = stores ? strip_of_output : 0;
   const StreamedWeight& out = weight_of(job, output_strip);
   const int output = (output_strip - out.first_strip) * strip_rows + thread % strip_rows;
   const bool inside = stores && output < out.rows;
@@ -321,6 +321,19 @@ void lay_out(RowJob& job, PackedFormat main, int rows, int share) {
   job.bytes = end;
 }
 
+// Heavy strips, which have the bytes of two others at least, go to the blocks that have nothing in
+// the last round and then, where that round has room, nothing in the last but one either.
+void place_heavy(RowJob& job, int share, int blocks) {
+  const auto fits = [&](int free) {
+    const int last_round = job.strips + free - (share - 1) * blocks;
+    return share > 1 && last_round + job.heavy <= blocks;
+  };
+  job.free = share > 2 && fits(job.heavy) ? job.heavy : 0;
+  job.free_place = (share - 2) * blocks - job.free;
+  const int end = fits(job.free) ? (share - 1) * blocks - job.free : job.strips;
+  job.heavy_place = end - job.heavy;
+}
+
 void launch(cudaStream_t stream, void (*kernel)(RowJob), const RowJob& job) {
   keep_all_shared(kernel);
   int warps = job.rows > 1 || job.runs > least_warps ? most_warps : least_warps;
@@ -363,9 +376,7 @@ bool stream_matmul_row(cudaStream_t stream, const StreamInput& input, int64_t ro
     if (products[i - 1].weight.format != PackedFormat::bf16) break;
     job.heavy = job.strips - job.product[i - 1].first_strip;
   }
-  const int last_round = job.strips - (share - 1) * blocks;
-  const bool fits = share > 1 && last_round + job.heavy <= blocks;
-  job.heavy_place = (fits ? (share - 1) * blocks : job.strips) - job.heavy;
+  place_heavy(job, share, blocks);
   if (share > most_strips || job.columns % 4 != 0) return false;
   if (input.residual &&
       (rows == 1 ? job.columns > RowNorm::most_columns : job.columns != RowsNorm::columns))
