@@ -10,11 +10,12 @@ namespace qnext::ops::cuda {
 
 // Gate and up's copies are wanted first: so many of a block's pieces are asked for at once, the
 // others so much later (f8, 24 layers of the 80B: none, 2,000, 4,000, 6,000 and 8,000 cycles:
-// 1,085, 1,093, 1,101, 1,086 and 1,065 tokens/s). At 4.5 bits memory is not what they wait for:
-// none and 4,000 cycles 1,372 and 1,310.
-constexpr int32_t early_pieces = 4;
+// 1,085, 1,093, 1,101, 1,086 and 1,065 tokens/s). At 4.5 bits 4 pieces and 4,000 cycles cost 5 %,
+// 8 and 2,000 gain half a percent.
 template <PackedFormat format>
-constexpr int cycles_behind_early = format == PackedFormat::q4 ? 0 : 4000;
+constexpr int32_t early_pieces = format == PackedFormat::q4 ? 8 : 4;
+template <PackedFormat format>
+constexpr int cycles_behind_early = format == PackedFormat::q4 ? 2000 : 4000;
 
 template <PackedFormat format>
 struct RowDownMemory {
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(row_expert_threads, 2)
                                         *memory.scratch, memory.ids, memory.weights);
   __syncthreads();
   if (lane == 0) {
-    if (warp >= early_pieces) let_pass(cycles_behind_early<format>);
+    if (warp >= early_pieces<format>) let_pass(cycles_behind_early<format>);
 #pragma unroll 1
     for (int32_t piece = warp; piece < task.slots; piece += row_expert_warps) {
       const int32_t expert = piece < shared ? task.experts - 1 : memory.ids[piece - shared];
