@@ -1,12 +1,12 @@
 // What the paged attention kernels share: instructions of Hopper, and where things lie in a page.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
 #include "ops/attention/paged_attention_cuda.h"
+#include "ops/bf16_pair.cuh"
 #include "ops/matmul/f8_rows.cuh"
 #include "ops/sm90/bulk_copy.cuh"
 
@@ -84,11 +84,6 @@ __device__ inline float gate_factor(float x) {
   return y;
 }
 
-__device__ inline uint32_t bf16_pair(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
 __device__ inline uint32_t f16_pair(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/bf16_pair.cuh"
 #include "ops/embedding/round_rows_cuda.h"
 #include "ops/launch_cuda.cuh"
 
@@ -22,9 +23,7 @@ __global__ void round_rows_kernel(const float* x, int64_t x_stride, int64_t colu
   const int64_t whole = columns / 4;
   for (int64_t i = threadIdx.x; i < whole; i += threads) {
     const float4 v = reinterpret_cast<const float4*>(from)[i];
-    const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(v.x, v.y),
-                                     __floats2bfloat162_rn(v.z, v.w)};
-    reinterpret_cast<uint2*>(to)[i] = reinterpret_cast<const uint2&>(pairs);
+    reinterpret_cast<uint2*>(to)[i] = {bf16_pair(v.x, v.y), bf16_pair(v.z, v.w)};
   }
   for (int64_t i = 4 * whole + threadIdx.x; i < columns; i += threads)
     to[i] = __bfloat16_as_ushort(__float2bfloat16_rn(from[i]));

@@ -2,6 +2,8 @@
 // shared memory. A strip is 16 rows, which one warp takes.
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include "ops/gated_delta/delta_chunks.cuh"
 
 namespace qnext::ops::cuda {
@@ -93,7 +95,7 @@ __device__ inline void store_scores(const float (&sums)[8][4], int strip,
       const float left = factor * norm.x * sums[n][2 * half] * decay_between(c, c_j.x, i >= j);
       const float right = factor * norm.y * sums[n][2 * half + 1] * decay_between(c, c_j.y, i > j);
       *reinterpret_cast<uint32_t*>(tile + in_tile(i, j)) =
-          pair_of(i >= j ? left : 0.0f, i > j ? right : 0.0f);
+          bf16_pair(i >= j ? left : 0.0f, i > j ? right : 0.0f);
     }
   }
 }
@@ -172,7 +174,7 @@ __device__ inline void store_strip(const float (&sums)[8][4], int strip, char* t
     for (int e = 0; e < 4; e += 2)
       *reinterpret_cast<uint32_t*>(
           tile + in_tile(block * strip + lane / 4 + e / 2 * 8, 8 * n + lane % 4 * 2)) =
-          pair_of(sums[n][e], sums[n][e + 1]);
+          bf16_pair(sums[n][e], sums[n][e + 1]);
   }
 }
 

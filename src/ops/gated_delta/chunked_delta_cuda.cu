@@ -60,8 +60,8 @@ __global__ void __launch_bounds__(norm_threads)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float2 x = widen_pair(words[i]), gate = widen_pair(gates[i]);
-      results[i] = pair_of(x.x * scale * weight[2 * i] * quick_silu(gate.x),
-                           x.y * scale * weight[2 * i + 1] * quick_silu(gate.y));
+      results[i] = bf16_pair(x.x * scale * weight[2 * i] * quick_silu(gate.x),
+                             x.y * scale * weight[2 * i + 1] * quick_silu(gate.y));
     }
     if (place[turn] != nullptr) *place[turn] = {results[0], results[1], results[2], results[3]};
   }

@@ -128,7 +128,8 @@ struct Channels {
   }
   __device__ uint32_t advance(uint32_t word, float factor) {
     const float2 x = widen_pair(word);
-    return pair_of(quick_silu(left.advance(x.x)) * factor, quick_silu(right.advance(x.y)) * factor);
+    return bf16_pair(quick_silu(left.advance(x.x)) * factor,
+                     quick_silu(right.advance(x.y)) * factor);
   }
 };
 

@@ -87,7 +87,8 @@ __device__ void narrow_pairs(const float (&d)[count], uint32_t (&a)[count / 8][4
 #pragma unroll
   for (int step = 0; step < count / 8; ++step)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) a[step][i] = pair_of(d[8 * step + 2 * i], d[8 * step + 2 * i + 1]);
+    for (int i = 0; i < 4; ++i)
+      a[step][i] = bf16_pair(d[8 * step + 2 * i], d[8 * step + 2 * i + 1]);
 }
 
 struct Place {
@@ -244,7 +245,7 @@ __device__ void carry_state(const Arguments& arguments, const Place& place, int 
         const float2 value = widen_pair(v[n / 2][n % 2 * 2 + row]);
         const float* sum = recalled + 4 * n + 2 * row;
         r[n / 2][n % 2 * 2 + row] =
-            pair_of(fmaf(-factor.x, sum[0], value.x), fmaf(-factor.y, sum[1], value.y));
+            bf16_pair(fmaf(-factor.x, sum[0], value.x), fmaf(-factor.y, sum[1], value.y));
       }
     }
     begin_products();

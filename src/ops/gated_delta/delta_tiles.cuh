@@ -6,10 +6,11 @@
 // workspace holds them in the same image, so plain bulk copies bring them in and out.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
+
+#include "ops/bf16_pair.cuh"
 
 namespace qnext::ops::cuda {
 
@@ -27,11 +28,6 @@ __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Two values rounded to bf16, the first one low.
-__device__ inline uint32_t pair_of(float low, float high) {
-  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&both);
-}
 __device__ inline float2 widen_pair(uint32_t pair) {
   return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)};
 }

@@ -7,6 +7,7 @@
 // stored as they lie: 8 lanes write the 32 bytes of a sector.
 #pragma once
 
+#include "ops/bf16_pair.cuh"
 #include "ops/matmul/prompt_pipeline.cuh"
 
 namespace qnext::ops::cuda::prompt {
@@ -17,12 +18,6 @@ __device__ inline Pair turned(Pair x) {
   Pair y;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
   return y;
-}
-
-__device__ inline Pair rounded(float low, float high) {
-  Pair pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
 }
 
 // Lane t of four has word t of four runs and gets run t.
@@ -59,7 +54,7 @@ __device__ void store_bf16(const float (&sum)[blocks_a_thread][N / 2], Bf16* y, 
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
       const float* values = sum[q / 2] + 4 * j + 2 * (q % 2);
-      run[q] = turned(rounded(values[0], values[1]));
+      run[q] = turned(bf16_pair(values[0], values[1]));
     }
     const uint4 mine = exchanged(run[0], run[1], run[2], run[3]);
     const int row = row_at(j);

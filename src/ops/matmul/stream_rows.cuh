@@ -1,8 +1,7 @@
 // Few rows on their way into shared memory: copied, or normed.
 #pragma once
 
-#include <cuda_bf16.h>
-
+#include "ops/bf16_pair.cuh"
 #include "ops/matmul/stream_matmul_cuda.h"
 #include "ops/rms_norm/row_norm.cuh"
 
@@ -24,11 +23,6 @@ __device__ inline void store_chunk(std::byte* row, int chunk, const uint32_t (&p
   std::byte* to = row + chunk / 8 * 128 + chunk % 8 * 4;
 #pragma unroll
   for (int t = 0; t < 4; ++t) *reinterpret_cast<uint32_t*>(to + 32 * t) = pairs[t];
-}
-
-__device__ inline uint32_t bf16_pair(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return reinterpret_cast<const uint32_t&>(pair);
 }
 
 // So many chunks a thread has on their way at once: their latency is paid once.

@@ -48,7 +48,7 @@ __device__ void store_gated(const float (&sum)[blocks_a_thread][N / 2], Bf16* y,
 #pragma unroll
     for (int m = 0; m < blocks_a_thread; ++m) {
       const float* values = sum[m] + 4 * j;
-      const Pair pair = turned(rounded(gated(values[0], values[2]), gated(values[1], values[3])));
+      const Pair pair = turned(bf16_pair(gated(values[0], values[2]), gated(values[1], values[3])));
       if (rows > 0 && own + 8 * m + 1 < features)
         *reinterpret_cast<Pair*>(to + 8 * m) = pair;
       else if (rows > 0 && own + 8 * m < features)

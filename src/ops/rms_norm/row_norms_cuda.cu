@@ -8,6 +8,7 @@
 #include <cuda_fp16.h>
 
 #include "base/cuda_error.h"
+#include "ops/bf16_pair.cuh"
 #include "ops/launch_cuda.cuh"
 #include "ops/rms_norm/row_norm.cuh"
 #include "ops/rms_norm/row_norms_cuda.h"
@@ -49,10 +50,7 @@ __device__ void write_four(float* y, int j, const float4& value) {
   reinterpret_cast<float4*>(y)[j] = value;
 }
 __device__ void write_four(Bf16* y, int j, const float4& value) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(value.x, value.y);
-  const __nv_bfloat162 high = __floats2bfloat162_rn(value.z, value.w);
-  reinterpret_cast<uint2*>(y)[j] = make_uint2(*reinterpret_cast<const uint32_t*>(&low),
-                                              *reinterpret_cast<const uint32_t*>(&high));
+  reinterpret_cast<uint2*>(y)[j] = {bf16_pair(value.x, value.y), bf16_pair(value.z, value.w)};
 }
 
 template <typename Stored>
