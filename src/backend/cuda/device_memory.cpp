@@ -31,7 +31,7 @@ void zero_now(void* data, size_t bytes) {
   check_cuda(cudaDeviceSynchronize(), "cudaMemset");
 }
 
-PinnedBuffer::PinnedBuffer(size_t bytes) {
+PinnedBuffer::PinnedBuffer(size_t bytes) : size_(bytes) {
   check_cuda(cudaMallocHost(reinterpret_cast<void**>(&data_), bytes), "cudaMallocHost");
 }
 

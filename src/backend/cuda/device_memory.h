@@ -48,20 +48,26 @@ class PinnedBuffer {
   PinnedBuffer() = default;
   explicit PinnedBuffer(size_t bytes);
   ~PinnedBuffer() { cudaFreeHost(data_); }
-  PinnedBuffer(PinnedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  PinnedBuffer(PinnedBuffer&& other) noexcept { swap(other); }
   PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
-    std::swap(data_, other.data_);
+    swap(other);
     return *this;
   }
 
   std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
   template <typename T>
   T* as() const {
     return reinterpret_cast<T*>(data_);
   }
 
  private:
+  void swap(PinnedBuffer& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
   std::byte* data_ = nullptr;
+  size_t size_ = 0;
 };
 
 // A queue of work on the GPU.

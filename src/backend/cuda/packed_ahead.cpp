@@ -68,7 +68,7 @@ void PackedForward::lone_step(int number, bool greedy) {
   const Product product{model_.lm_head, ops::cuda::StreamStore::f32, w_->logits,
                         config_.vocabulary_size};
   project_normed(model_.norm, {&product, 1}, false);
-  draw_logits(1, greedy, drawn_.as<int32_t>() + packed_logits_rows + number);
+  draw_logits(1, greedy, w_->drawn, drawn_.as<int32_t>() + packed_logits_rows + number);
   begin_next_row(greedy);
 }
 

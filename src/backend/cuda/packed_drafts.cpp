@@ -4,16 +4,12 @@
 #include <numeric>
 
 #include "backend/cuda/packed_forward.h"
-#include "ops/sampling/sample_cuda.h"
 
 namespace qnext::backend::cuda {
 
 void PackedForward::draft(std::span<const DraftChain> chains, std::span<int32_t> tokens) {
   lone_.interrupted();
-  if (tokens.size() > most_drafted_) {
-    most_drafted_ = 2 * tokens.size();
-    drafted_ = PinnedBuffer(most_drafted_ * sizeof(int32_t));
-  }
+  if (tokens.size_bytes() > drafted_.size()) drafted_ = PinnedBuffer(2 * tokens.size_bytes());
   auto* shown = drafted_.as<int32_t>();
   std::vector<const DraftChain*> going;  // chains with another draft, a row of the head each
   std::vector<int64_t> rows;
@@ -59,9 +55,7 @@ void PackedForward::queue_drafts(std::span<const int64_t> rows, int32_t* shown) 
         rows.subspan(begin, std::min<size_t>(packed_logits_rows, rows.size() - begin));
     compute_logits(Hidden::mtp, group, model_.mtp->draft_head);
     timer_.stage(stream_, "sampling");
-    ops::cuda::greedy_rows(stream_.get(), w_->logits, config_.vocabulary_size,
-                           static_cast<int64_t>(group.size()), config_.vocabulary_size,
-                           w_->drawn + begin, shown + begin);
+    draw_logits(static_cast<int64_t>(group.size()), true, w_->drawn + begin, shown + begin);
     timer_.stage(stream_, nullptr);
   }
 }
@@ -75,7 +69,7 @@ void PackedForward::queue_next_rows(std::span<const DraftChain* const> chains,
   for (const DraftChain* const chain : chains)
     sequences.push_back(
         {std::ssize(sequences), 1, chain->position + round, chain->pages, no_slot, {}, true});
-  run_mtp_passes({{places.begin(), places.end()}, w_->drawn}, Hidden::mtp, hidden, sequences);
+  run_mtp_passes({places, w_->drawn}, Hidden::mtp, hidden, sequences);
 }
 
 }  // namespace qnext::backend::cuda

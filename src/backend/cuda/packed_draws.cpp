@@ -117,20 +117,19 @@ void PackedForward::queue_draws(std::span<const RowDraw> draws) {
                                             no_changes);
     stream_.copy_to_device(w_->samplers, samplers, draws.size() * sizeof(ops::cuda::RowSampling));
   }
-  draw_logits(static_cast<int64_t>(draws.size()), greedy, drawn_.as<int32_t>());
+  draw_logits(static_cast<int64_t>(draws.size()), greedy, w_->drawn, drawn_.as<int32_t>());
   timer_.stage(stream_, nullptr);
 }
 
-// From w_->logits, by w_->samplers unless greedy, into w_->drawn and `shown`, which is the host's
-// memory: a copy of so few bytes would take longer.
-void PackedForward::draw_logits(int64_t count, bool greedy, int32_t* shown) {
+// From w_->logits, by w_->samplers unless greedy, into `drawn`, of w_->drawn, and `shown`, which is
+// the host's memory: a copy of so few bytes would take longer.
+void PackedForward::draw_logits(int64_t count, bool greedy, int32_t* drawn, int32_t* shown) {
   const int64_t vocabulary = config_.vocabulary_size;
   if (greedy)
-    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->drawn,
-                           shown);
+    ops::cuda::greedy_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, drawn, shown);
   else
     ops::cuda::sample_rows(stream_.get(), w_->logits, vocabulary, count, vocabulary, w_->samplers,
-                           nullptr, w_->drawn, shown);
+                           nullptr, drawn, shown);
 }
 
 // Rows that ran in one pass lie beside each other: one copy for each run of them.

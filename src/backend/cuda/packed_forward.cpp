@@ -79,27 +79,27 @@ void PackedForward::run_mtp(std::span<const int32_t> next_tokens, Hidden source,
                             std::span<const int64_t> hidden_rows,
                             std::span<const RowSequence> sequences) {
   lone_.interrupted();
-  run_mtp_passes({{next_tokens.begin(), next_tokens.end()}}, source, hidden_rows, sequences);
+  run_mtp_passes({next_tokens}, source, hidden_rows, sequences);
 }
 
 void PackedForward::run_mtp_passes(const PassTokens& next_tokens, Hidden source,
                                    std::span<const int64_t> hidden_rows,
                                    std::span<const RowSequence> sequences) {
   const std::vector<int32_t> hidden = places_of(source, hidden_rows);
-  const auto count = static_cast<int64_t>(next_tokens.values.size());
   const float* from =
       source == Hidden::model ? w_->final_hidden[newest_hidden_] : w_->mtp_hidden[newest_mtp_];
   float* to = w_->mtp_hidden[1 - newest_mtp_];
   mtp_place_.assign(next_tokens.values.size(), 0);
   int64_t first = 0;
   for (const PassPlan& plan : plan_passes(sequences)) {
-    const PassTokens pass_tokens{gather(plan, next_tokens.values), next_tokens.table};
+    const std::vector<int32_t> pass_tokens = gather(plan, next_tokens.values);
     const std::vector<int32_t> pass_hidden = gather(plan, hidden);
     remember_places(plan, first, mtp_place_);
-    run(plan, pass_tokens, pass_hidden, {true, from, to + first * config_.hidden_size});
+    run(plan, {pass_tokens, next_tokens.table}, pass_hidden,
+        {true, from, to + first * config_.hidden_size});
     first += plan.rows;
   }
-  if (observer_) shown_.deliver(count, *observer_);
+  if (observer_) shown_.deliver(std::ssize(next_tokens.values), *observer_);
   newest_mtp_ = 1 - newest_mtp_;
 }
 

@@ -101,7 +101,7 @@ class PackedForward final : public Passes {
   void compute_logits(Hidden source, std::span<const int64_t> rows, const PackedMatrix& head);
   void mask_logits(std::span<const RowDraw> draws);
   void queue_draws(std::span<const RowDraw> draws);
-  void draw_logits(int64_t count, bool greedy, int32_t* shown);
+  void draw_logits(int64_t count, bool greedy, int32_t* drawn, int32_t* shown);
   void queue_drafts(std::span<const int64_t> rows, int32_t* shown);
   void queue_next_rows(std::span<const DraftChain* const> chains, std::span<const int32_t> places,
                        std::span<const int64_t> hidden, int64_t round);
@@ -163,8 +163,7 @@ class PackedForward final : public Passes {
   // [packed_logits_rows], and a token of each number of steps that run ahead
   PinnedBuffer drawn_;
   Event drawn_all_;
-  PinnedBuffer drafted_;  // [most_drafted_]
-  size_t most_drafted_ = 0;
+  PinnedBuffer drafted_;           // of a whole step
   PinnedBuffer samplers_;          // [packed_logits_rows]
   PinnedBuffer masks_;             // [packed_logits_rows, mask words]
   PinnedBuffer masked_rows_;       // [packed_logits_rows]

@@ -75,10 +75,7 @@ void PassArrays::copy(const Stream& stream, std::span<const int32_t> words) {
   const size_t bytes = words.size_bytes();
   Staging& staging = staging_[turn_++ % staging_.size()];
   staging.copied.wait();
-  if (bytes > staging.bytes) {
-    staging.memory = PinnedBuffer(2 * bytes);
-    staging.bytes = 2 * bytes;
-  }
+  if (bytes > staging.memory.size()) staging.memory = PinnedBuffer(2 * bytes);
   std::memcpy(staging.memory.data(), words.data(), bytes);
   stream.copy_to_device(memory_.data(), staging.memory.data(), bytes);
   staging.copied.record(stream);

@@ -25,7 +25,7 @@ struct PassBatch {
 // The tokens of a pass: numbers, or places in an array on the device that holds them by the time
 // the pass runs.
 struct PassTokens {
-  std::vector<int32_t> values;
+  std::span<const int32_t> values;
   const int32_t* table = nullptr;  // null: `values` are the tokens
 };
 
@@ -45,7 +45,6 @@ class PassArrays {
  private:
   struct Staging {
     PinnedBuffer memory;
-    size_t bytes = 0;
     Event copied;
   };
 
