@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -339,10 +338,7 @@ TEST_P(StepContract, ProposalsDoNotDependOnTheCut) {
 // model knows, measured as Kullback-Leibler divergence of the next-token distributions.
 TEST(QuantizedWeights, DivergenceShrinksWithTheFormat) {
   const TestModel model(testing::tiny_shakespeare);
-  const SafetensorsFile vectors(testing::tiny_shakespeare + "/vectors.safetensors");
-  const StoredTensor& text = vectors.get("2.greedy");
-  std::vector<int32_t> tokens(static_cast<size_t>(text.elements()));
-  std::memcpy(tokens.data(), text.data, text.bytes);
+  const std::vector<int32_t> tokens = testing::greedy_text();
   const auto vocabulary = static_cast<size_t>(model.config.vocabulary_size);
   const auto log_probabilities = [&](const testing::Way& way) {
     const auto backend = model.backend(2, way);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -162,15 +161,6 @@ TEST(Drafts, AreGuessedByLmHeadInFourBits) {
   }
 }
 
-// Text of the model's own making, so that its head is sure of most drafts.
-std::vector<int32_t> greedy_text() {
-  const SafetensorsFile vectors(testing::tiny_shakespeare + "/vectors.safetensors");
-  const StoredTensor& stored = vectors.get("2.greedy");
-  std::vector<int32_t> text(static_cast<size_t>(stored.elements()));
-  std::memcpy(text.data(), stored.data, stored.bytes);
-  return text;
-}
-
 // A step over the beginnings of a text, so many drafts behind each.
 std::vector<std::vector<int32_t>> drafts_behind(backend::Backend& backend,
                                                 std::span<const int32_t> text,
@@ -209,7 +199,7 @@ std::vector<std::vector<int32_t>> drafts_behind(backend::Backend& backend,
 // draft here is so near that this matters.
 TEST(Drafts, FollowEachOtherAsOnTheHost) {
   const TestModel model(testing::tiny_shakespeare);
-  const std::vector<int32_t> text = greedy_text();
+  const std::vector<int32_t> text = testing::greedy_text();
   const auto chained = model.backend(1, {std::nullopt, false}), plain = model.backend(1);
   const std::vector<size_t> lengths = {20, 33, 58, 12};
   const std::vector<int32_t> drafts = {4, 1, 2, 5};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,6 +37,15 @@ inline std::string data_folder(const std::string& name) {
   return source_folder() + "/tests/data/" + name;
 }
 inline const std::string tiny_shakespeare = source_folder() + "/models/tiny-shakespeare";
+
+// Text of tiny-shakespeare's own making, on which it is sure of most tokens.
+inline std::vector<int32_t> greedy_text() {
+  const SafetensorsFile vectors(tiny_shakespeare + "/vectors.safetensors");
+  const StoredTensor& stored = vectors.get("2.greedy");
+  std::vector<int32_t> text(static_cast<size_t>(stored.elements()));
+  std::memcpy(text.data(), stored.data, stored.bytes);
+  return text;
+}
 
 // A way to run a model that a test judges.
 struct Way {
