@@ -29,18 +29,34 @@ function(qnext_cuda_sources target)
   endif()
 endfunction()
 
-# qnext_cuda_test(NAME SOURCES ... [DEPENDS ...]): a GoogleTest program for a machine with a GPU;
-# ctest knows it only where there is one. Shared libraries may lie beside it.
+# qnext_cuda_test(NAME SOURCES ... [DEPENDS ...] [EMULATED filter]): two GoogleTest programs of the
+# same objects, which are the target NAME_objects. NAME is for a machine with a GPU; ctest knows it
+# only where there is one. Shared libraries may lie beside it. NAME_emulated runs its kernels on
+# src/emulator; ctest knows those of its tests that the filter, one of --gtest_filter, lets through.
 function(qnext_cuda_test name)
   if(NOT QNEXT_CUDA OR NOT QNEXT_TESTS)
     return()
   endif()
-  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS" ${ARGN})
-  add_executable(${name} ${arg_SOURCES})
-  target_compile_definitions(${name} PRIVATE QNEXT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  target_link_libraries(${name} PRIVATE ${arg_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
+  cmake_parse_arguments(arg "" "EMULATED" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name}_objects OBJECT ${arg_SOURCES})
+  target_compile_definitions(${name}_objects PRIVATE QNEXT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_link_libraries(${name}_objects
+    PUBLIC ${arg_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
+
+  add_executable(${name})
+  target_link_libraries(${name} PRIVATE ${name}_objects)
   set_target_properties(${name} PROPERTIES BUILD_RPATH "$ORIGIN")
   if(EXISTS /dev/nvidiactl)
     add_test(NAME ${name} COMMAND ${name})
+  endif()
+
+  # All of the emulator, and first: whatever it has, no linker takes from libcudart. What it lacks
+  # brings in libcudart's one object, whose other functions are then defined twice: an error.
+  add_executable(${name}_emulated)
+  target_link_libraries(${name}_emulated
+    PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,qnext_emulator> ${name}_objects)
+  if(arg_EMULATED)
+    gtest_discover_tests(${name}_emulated TEST_PREFIX emulated. TEST_FILTER "${arg_EMULATED}"
+      DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
   endif()
 endfunction()

@@ -18,7 +18,7 @@ else
   build_packages+=(libboost-dev)
 fi
 test_packages=(
-  git python3-venv openssl libgtest-dev libgmock-dev libbenchmark-dev xz-utils
+  git python3-venv openssl libgtest-dev libgmock-dev libbenchmark-dev libzstd-dev xz-utils
   clang libclang-rt-dev clang-tidy clang-format-14
 )
 

@@ -16,9 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 // A folder includes itself and what comes before it.
-constexpr std::array<std::string_view, 12> house = {"base",   "tensor", "checkpoint",  "text",
-                                                    "ops",    "model",  "backend",     "engine",
-                                                    "server", "train",  "distributed", "app"};
+constexpr std::array<std::string_view, 13> house = {
+    "base",    "emulator", "tensor", "checkpoint", "text",        "ops", "model",
+    "backend", "engine",   "server", "train",      "distributed", "app"};
 
 constexpr size_t longest_file = 800;
 
@@ -41,6 +41,8 @@ std::string forbidden(std::string_view file, std::string_view included) {
   if (!to) return "name included files from src, as in \"base/error.h\"";
   if (*to > *from) return "that folder stands above this one";
   const std::string_view folder = house[*from];
+  if (house[*to] == "emulator" && folder != "emulator")
+    return "programs are linked with the emulator and do not know it";
   if (folder == "engine" && is_under(included, "backend") && included != "backend/step.h")
     return "of backend, engine sees step.h only";
   if (folder == "server" && *to != *from && !is_under(included, "base") &&
@@ -129,6 +131,9 @@ TEST(IncludeEdges, TheRulesForbidWhatTheHouseForbids) {
   EXPECT_NE(forbidden("engine/scheduler.cpp", "backend/other.h"), "");
   EXPECT_NE(forbidden("backend/cpu/driver.cpp", "backend/cuda/driver.h"), "");
   EXPECT_NE(forbidden("backend/cuda/driver.cpp", "backend/cpu/driver.h"), "");
+  EXPECT_EQ(forbidden("emulator/machine.cpp", "base/error.h"), "");
+  EXPECT_NE(forbidden("emulator/machine.cpp", "ops/rope/rope.h"), "");
+  EXPECT_NE(forbidden("ops/rope/rope.cpp", "emulator/machine.h"), "");
   EXPECT_NE(forbidden("server/http.cpp", "model/config.h"), "");
   EXPECT_NE(forbidden("model/config.cpp", "config.h"), "");
   EXPECT_EQ(included_by("#include \"base/error.h\"  // why"), "base/error.h");
