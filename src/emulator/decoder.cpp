@@ -173,13 +173,7 @@ void Decoding::place_parameters(const FunctionText& entry) {
 
 void Decoding::place_function(Function& function) {
   const auto place = [&](const std::vector<Variable>& from, std::vector<NamedMemory>& to) {
-    for (const Variable& one : from) {
-      NamedMemory memory;
-      memory.bytes = one.bytes;
-      memory.registers = places_.registers(one.bytes * warp_size);
-      memory.address = places_.own_memory(true, memory.registers, one.bytes);
-      to.push_back(memory);
-    }
+    for (const Variable& one : from) to.push_back(places_.take_parameter(one.bytes));
   };
   place(function.text->parameters, function.parameters);
   place(function.text->results, function.results);

@@ -92,6 +92,22 @@ void load(Warp& warp, const Instruction& instruction, LaneMask active) {
   }
 }
 
+// From an address that all threads share: parameters, mostly.
+template <typename Element, typename Register>
+void load_one(Warp& warp, const Instruction& instruction, LaneMask active) {
+  const size_t count = instruction.many.size();
+  const int first = std::countr_zero(active);
+  const uint64_t base = warp.lanes<uint64_t>(instruction.operands[0])[first];
+  const std::byte* from = warp.generic(base + static_cast<uint64_t>(instruction.offset),
+                                       sizeof(Element) * count, instruction, first);
+  for (size_t i = 0; i < count; ++i) {
+    Element value;
+    std::memcpy(&value, from + i * sizeof(Element), sizeof(Element));
+    Register* to = warp.lanes<Register>(instruction.many[i]);
+    for_lanes(active, [&](int lane) { to[lane] = static_cast<Register>(value); });
+  }
+}
+
 template <Space space, typename Element, typename Register>
 void store(Warp& warp, const Instruction& instruction, LaneMask active) {
   const size_t count = instruction.many.size();
@@ -108,6 +124,10 @@ void store(Warp& warp, const Instruction& instruction, LaneMask active) {
 struct LoadKind {
   template <Space space, typename Element, typename Register>
   static constexpr Handler handler = load<space, Element, Register>;
+};
+struct LoadOneKind {
+  template <Space, typename Element, typename Register>
+  static constexpr Handler handler = load_one<Element, Register>;
 };
 struct StoreKind {
   template <Space space, typename Element, typename Register>
@@ -187,7 +207,11 @@ void decode_access(const Statement& statement, const Argument& address, const Ar
       names.refuse("constants beside wider registers are not known here");
   }
   set_address(address, names, instruction);
-  instruction.handler = handler_of<Kind>(space_of(statement), type, width);
+  const Space space = space_of(statement);
+  instruction.handler = handler_of<Kind>(space, type, width);
+  const bool shared_by_all = (instruction.operands[0] & constant_bank) != 0;
+  if (std::is_same_v<Kind, LoadKind> && space == Space::generic && shared_by_all)
+    instruction.handler = by_element<LoadOneKind, Space::generic>(type, width);
   if (instruction.handler == nullptr) names.refuse("the type is not known here");
 }
 

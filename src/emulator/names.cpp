@@ -61,6 +61,20 @@ Operand Places::own_memory(bool in_registers, size_t offset, size_t bytes) {
   return address;
 }
 
+NamedMemory Places::take_parameter(size_t bytes) {
+  std::vector<NamedMemory>& free = free_memory_[bytes];
+  if (!free.empty()) {
+    const NamedMemory memory = free.back();
+    free.pop_back();
+    return memory;
+  }
+  NamedMemory memory;
+  memory.bytes = bytes;
+  memory.registers = registers(bytes * warp_size);
+  memory.address = own_memory(true, memory.registers, bytes);
+  return memory;
+}
+
 bool parse_immediate(std::string_view text, Type type, uint64_t& bits) {
   const bool negative = text.starts_with('-');
   std::string_view digits = text.substr(negative ? 1 : 0);
@@ -99,6 +113,9 @@ void FunctionNames::close_scope() {
   for (const auto& [name, one] : scopes_.back().registers) {
     if (one.count == 0) places_.give_back(one.operand, one.bits);
   }
+  for (const auto& [name, memory] : scopes_.back().memory) {
+    if (memory.registers != no_operand) places_.give_back(memory);
+  }
   scopes_.pop_back();
 }
 
@@ -113,20 +130,17 @@ void FunctionNames::declare(const Variable& variable) {
     return;
   }
   if (variable.space == "shared") return;  // placed with those of the module
+  if (variable.space == "param")
+    return declare_memory(variable.name, places_.take_parameter(variable.bytes));
+  if (variable.space != "local")
+    refuse(fmt::format("variables of .{} inside of a function are not known here", variable.space));
   NamedMemory memory;
   memory.bytes = variable.bytes;
-  if (variable.space == "param") {
-    memory.registers = places_.registers(variable.bytes * warp_size);
-    memory.address = places_.own_memory(true, memory.registers, variable.bytes);
-  } else if (variable.space == "local") {
-    size_t& top = places_.kernel().local_bytes;
-    top = (top + variable.alignment - 1) / variable.alignment * variable.alignment;
-    memory.address = places_.own_memory(false, top, variable.bytes);
-    // A thread's memory is a multiple of 16, so that it begins aligned for every thread.
-    top = (top + variable.bytes + 15) / 16 * 16;
-  } else {
-    refuse(fmt::format("variables of .{} inside of a function are not known here", variable.space));
-  }
+  size_t& top = places_.kernel().local_bytes;
+  top = (top + variable.alignment - 1) / variable.alignment * variable.alignment;
+  memory.address = places_.own_memory(false, top, variable.bytes);
+  // A thread's memory is a multiple of 16, so that it begins aligned for every thread.
+  top = (top + variable.bytes + 15) / 16 * 16;
   declare_memory(variable.name, memory);
 }
 

@@ -18,6 +18,13 @@
 
 namespace qnext::emulator {
 
+// Memory with a name: parameters, results, .local.
+struct NamedMemory {
+  Operand address = no_operand;    // 64 bits
+  Operand registers = no_operand;  // where it lies in registers, or none
+  size_t bytes = 0;
+};
+
 // Registers, constants and memory of a kernel while it is decoded.
 class Places {
  public:
@@ -34,19 +41,17 @@ class Places {
   // A register with the address of each thread's own memory.
   Operand own_memory(bool in_registers, size_t offset, size_t bytes);
 
+  // A parameter's memory, maybe such as was given back.
+  NamedMemory take_parameter(size_t bytes);
+  void give_back(const NamedMemory& memory) { free_memory_[memory.bytes].push_back(memory); }
+
   Kernel& kernel() { return kernel_; }
 
  private:
   Kernel& kernel_;
-  std::map<int, std::vector<Operand>> free_;  // by width
+  std::map<int, std::vector<Operand>> free_;                // by width
+  std::map<size_t, std::vector<NamedMemory>> free_memory_;  // by bytes
   std::map<std::pair<uint64_t, int>, Operand> constants_;
-};
-
-// Memory with a name: parameters, results, .local.
-struct NamedMemory {
-  Operand address = no_operand;    // 64 bits
-  Operand registers = no_operand;  // where it lies in registers, or none
-  size_t bytes = 0;
 };
 
 class FunctionNames : public Names {

@@ -217,16 +217,18 @@ std::byte* Warp::generic(uint64_t address, size_t bytes, const Instruction& inst
 
 bool Warp::holds_all(bool in_shared, const uint64_t* addresses, size_t bytes,
                      LaneMask active) const {
-  uint64_t least = ~uint64_t{0}, greatest = 0;
-  bool misaligned = false;
+  const Range own{nullptr, block_->shared_bytes};
+  const Range& range = in_shared ? own : known_[place_ % known_.size()];
+  if (bytes > range.bytes) return false;
+  const auto begin = reinterpret_cast<uint64_t>(range.begin);
+  const uint64_t last = range.bytes - bytes;
+  uint64_t joined = 0;
+  bool outside = false;
   for_lanes(active, [&](int lane) {
-    least = std::min(least, addresses[lane]);
-    greatest = std::max(greatest, addresses[lane]);
-    misaligned |= is_misaligned(addresses[lane], bytes);
+    joined |= addresses[lane];
+    outside |= addresses[lane] - begin > last;
   });
-  if (misaligned) return false;
-  if (in_shared) return bytes <= block_->shared_bytes && greatest <= block_->shared_bytes - bytes;
-  return known_[place_ % known_.size()].holds(least, greatest - least + bytes);
+  return !outside && !is_misaligned(joined, bytes);
 }
 
 void Warp::fault(const Instruction& instruction, int lane, std::string_view what) {
