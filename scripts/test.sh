@@ -7,7 +7,8 @@
 #   dev       AddressSanitizer and UndefinedBehaviorSanitizer, all tests
 #   tsan      ThreadSanitizer, the tests of what runs on several threads
 #   tidy      clang-tidy finds nothing
-#   cuda      the CUDA backend and its tests compile, where there is nvcc (scripts/gpu-test.sh runs them)
+#   cuda      the CUDA backend and its tests compile, where there is nvcc, and many of the tests run
+#             on an emulated GPU (scripts/gpu-test.sh runs them on a real one)
 #   fuzz      each fuzz target for a few seconds over its seeds
 # The last line is "N passed, M failed", over all runs of tests; the exit status is 0 only if M is 0
 # and every stage held. Names of stages as arguments run those only.
@@ -146,7 +147,12 @@ stage_cuda() {
     echo "no nvcc here: skipped"
     return
   fi
-  build cuda -DQNEXT_BENCHMARKS=OFF -- qnext ops_cuda_test cuda_backend_test
+  build cuda -DQNEXT_BENCHMARKS=OFF -- qnext ops_cuda_test cuda_backend_test emulator_test \
+    ops_cuda_test_emulated cuda_backend_test_emulated || return 1
+  local status=0
+  run_tests build/cuda/src/emulator || status=1
+  run_tests build/cuda --tests-regex '^emulated\.' || status=1
+  return "$status"
 }
 
 # Seeds: the inputs that the tests use.
