@@ -137,7 +137,7 @@ stage_tsan() {
 stage_tidy() {
   cmake --preset fuzz -DQNEXT_BENCHMARKS=OFF >/dev/null || return 1
   first_party 'src/*.cpp' | grep -v '_\(test\|benchmark\|avx2\|avx512\)\.cpp$' |
-    grep -v '^src/\(backend/cuda/\|base/cuda_\|ops/sm90/\|ops/sampling/row_sampling\)' |
+    grep -v '^src/\(emulator/\|backend/cuda/\|base/cuda_\|ops/sm90/\|ops/sampling/row_sampling\)' |
     xargs --max-procs="$jobs" --max-args=4 \
       clang-tidy -p build/fuzz --quiet --extra-arg=-Wno-error 2>/dev/null
 }
