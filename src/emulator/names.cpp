@@ -55,9 +55,9 @@ Operand Places::constant(uint64_t value, int bits) {
   return at->second;
 }
 
-Operand Places::own_memory(bool in_registers, size_t offset, size_t bytes) {
+Operand Places::own_memory(OwnMemory::Where where, size_t offset, size_t bytes) {
   const Operand address = registers(register_bytes(64));
-  kernel_.own_memory.push_back({address, in_registers, offset, bytes});
+  kernel_.own_memory.push_back({address, where, offset, bytes});
   return address;
 }
 
@@ -117,11 +117,12 @@ void FunctionNames::declare(const Variable& variable) {
   memory.bytes = variable.bytes;
   if (variable.space == "param") {
     memory.registers = places_.registers(variable.bytes * warp_size);
-    memory.address = places_.own_memory(true, memory.registers, variable.bytes);
+    memory.address =
+        places_.own_memory(OwnMemory::Where::registers, memory.registers, variable.bytes);
   } else if (variable.space == "local") {
     size_t& top = places_.kernel().local_bytes;
     top = (top + variable.alignment - 1) / variable.alignment * variable.alignment;
-    memory.address = places_.own_memory(false, top, variable.bytes);
+    memory.address = places_.own_memory(OwnMemory::Where::local, top, variable.bytes);
     // A thread's memory is a multiple of 16, so that it begins aligned for every thread.
     top = (top + variable.bytes + 15) / 16 * 16;
   } else {
