@@ -210,9 +210,11 @@ void wait_for_earlier(Warp& warp, const Instruction&, LaneMask active) {
   if (*ended == 0) warp.wait_while(ended, 0, active);
 }
 
-// The first thread of a block speaks for it: no later, and so for every order that may be.
-void let_next_start(Warp& warp, const Instruction&, LaneMask) {
-  warp.block().lets_next_start = true;
+// The first thread of a block speaks for it: the earliest that it can be.
+void let_next_start(Warp& warp, const Instruction&, LaneMask active) {
+  Block& block = warp.block();
+  block.lets_next_start = true;
+  if (*block.goes_on == 0) warp.wait_while(block.goes_on, 0, active);
 }
 
 void decode_grid_control(const Statement& statement, Names& names, Instruction& instruction) {

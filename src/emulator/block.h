@@ -73,7 +73,9 @@ struct Block {
   std::vector<Warp*> warps;
   // Not 0 once all earlier kernels have ended: griddepcontrol.wait.
   const uint64_t* earlier_ended = nullptr;
-  bool lets_next_start = false;        // griddepcontrol.launch_dependents
+  bool lets_next_start = false;  // griddepcontrol.launch_dependents
+  // Not 0 where threads go on behind that.
+  const uint64_t* goes_on = nullptr;
   std::minstd_rand* random = nullptr;  // when a copy comes: the order of things that have none
 
   // Addresses of shared memory as mapa gives them: the block's rank + 1 in the top byte.

@@ -83,6 +83,12 @@ size_t bytes_of_cluster(const Launch& launch) {
   return launch.cluster.count() * (block + warps_of_block(launch) * warp);
 }
 
+bool let_next_start(const std::unique_ptr<RunningCluster>& cluster) {
+  return std::all_of(cluster->blocks.begin(), cluster->blocks.end(), [](const auto& block) {
+    return block->lets_next_start || block->live_threads == 0;
+  });
+}
+
 void start_block(Block& block, const Launch& launch) {
   constexpr size_t alignment = 1024;
   block.launch = &launch;
@@ -132,29 +138,26 @@ struct Machine::State {
   bool pass();
   void set_aside_if(bool all);
   void end(RunningCluster& cluster);
+  void leave();
   void run_to_waits();
-  template <typename Stop>
-  void run_until(Stop&& stop);
+  void run_to_triggers();
+  void finish();
   [[noreturn]] void report_deadlock() const;
 
   std::shared_ptr<const Launch> launch;
   std::unique_ptr<std::byte, Free> parameters;
   std::minstd_rand random;
-  uint64_t earlier_ended = 0;
+  uint64_t earlier_ended = 0, goes_on = 1;
   uint64_t next = 0;  // cluster
   std::vector<std::unique_ptr<RunningCluster>> running;
-  // Started, and left where they wait for earlier kernels.
+  // Started, and left where the launch has to stop.
   std::deque<std::unique_ptr<RunningCluster>> set_aside;
 };
 
 bool Machine::State::triggered() const {
   if (next < clusters_of(*launch).count()) return false;
   const auto of_all = [](const auto& clusters) {
-    return std::all_of(clusters.begin(), clusters.end(), [](const auto& cluster) {
-      return std::all_of(cluster->blocks.begin(), cluster->blocks.end(), [](const auto& block) {
-        return block->lets_next_start || block->live_threads == 0;
-      });
-    });
+    return std::all_of(clusters.begin(), clusters.end(), let_next_start);
   };
   return of_all(running) && of_all(set_aside);
 }
@@ -173,6 +176,7 @@ void Machine::State::start_next() {
     block.parameters = parameters.get();
     block.random = &random;
     block.earlier_ended = &earlier_ended;
+    block.goes_on = &goes_on;
     const Size3 inside = place_of(rank, launch->cluster);
     block.index = {at.x * launch->cluster.x + inside.x, at.y * launch->cluster.y + inside.y,
                    at.z * launch->cluster.z + inside.z};
@@ -256,14 +260,35 @@ void Machine::State::run_to_waits() {
     waited = pass() ? 0 : waited + 1;
     if (earlier_ended == 0) set_aside_if(true);
   }
+  leave();
+}
+
+void Machine::State::run_to_triggers() {
+  goes_on = 0;
+  std::vector<std::unique_ptr<RunningCluster>> there;
+  for (int waited = 0; (has_more() || !running.empty()) && waited < quiet;) {
+    if (has_more() && (running.empty() || waited >= patience)) {
+      take_up_next();
+      waited = 0;
+    }
+    waited = pass() ? 0 : waited + 1;
+    for (auto& cluster : running)
+      if (let_next_start(cluster)) there.push_back(std::move(cluster));
+    std::erase(running, nullptr);
+  }
+  leave();
+  for (auto& cluster : there) set_aside.push_back(std::move(cluster));
+  goes_on = 1;
+}
+
+void Machine::State::leave() {
   for (auto& cluster : running) set_aside.push_back(std::move(cluster));
   running.clear();
 }
 
-template <typename Stop>
-void Machine::State::run_until(Stop&& stop) {
+void Machine::State::finish() {
   int waited = 0;
-  while (!has_ended() && !stop()) {
+  while (!has_ended()) {
     if (has_more() && (running.empty() || waited >= patience)) {
       take_up_next();
       waited = 0;
@@ -304,14 +329,14 @@ void Machine::run_to_waits() {
   state_->run_to_waits();
 }
 
-void Machine::run_until_triggered() {
+void Machine::run_to_triggers() {
   open_gate();
-  state_->run_until([&] { return state_->triggered(); });
+  state_->run_to_triggers();
 }
 
 void Machine::finish() {
   open_gate();
-  state_->run_until([] { return false; });
+  state_->finish();
 }
 
 void Machine::open_gate() {

@@ -29,8 +29,8 @@ class Machine {
   // Starts all blocks and runs them up to their waits for earlier kernels, as far as they come. May
   // stop before, with threads that wait for others: any order is one of a GPU's.
   void run_to_waits();
-  // Goes on past the waits, until all blocks have let the next kernel start.
-  void run_until_triggered();
+  // Goes on past the waits, with each block until it has let the next kernel start, or ended.
+  void run_to_triggers();
   void finish();
   // Waits for earlier kernels return from now on.
   void open_gate();

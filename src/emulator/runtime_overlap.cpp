@@ -53,7 +53,7 @@ void finish_by_chance(std::minstd_rand& random) {
   if (!open().back().machine->triggered()) {
     // It lets the next one start behind its wait, or never.
     while (open().size() > 1) finish_oldest();
-    if (chance()) open().back().machine->run_until_triggered();
+    if (chance()) open().back().machine->run_to_triggers();
     if (open().back().machine->ended() || !open().back().machine->triggered()) finish_all();
     return;
   }
