@@ -54,14 +54,18 @@ std::string ptx_of_all() {
     text += fmt::format(
         "\n.visible .entry {0}(\n.param .u64 {0}_param_0,\n.param .u64 {0}_param_1,\n"
         ".param .u32 {0}_param_2\n)\n{{\n.reg .pred %p<2>;\n.reg .b32 %r<9>;\n.reg .b64 %rd<7>;\n\n"
-        "ld.param.u64 %rd1, [{0}_param_0];\nld.param.u64 %rd2, [{0}_param_1];\n"
+        "ld.param.u64 %rd1, [{0}_param_0];\n"
         "mov.u32 %r2, %ctaid.x;\nmov.u32 %r3, %ntid.x;\nmov.u32 %r4, %tid.x;\n"
         "mad.lo.s32 %r5, %r2, %r3, %r4;\nmul.wide.s32 %rd4, %r5, 4;\n"
-        "add.s64 %rd5, %rd1, %rd4;\nadd.s64 %rd6, %rd2, %rd4;\n",
+        "add.s64 %rd5, %rd1, %rd4;\n",
         steps);
     for (const char letter : steps) {
       // Parameters are read late: they are the launch's own for as long as it runs.
-      if (letter == 's') text += fmt::format("ld.param.u32 %r1, [{}_param_2];\n", steps);
+      if (letter == 's')
+        text += fmt::format(
+            "ld.param.u64 %rd2, [{0}_param_1];\nadd.s64 %rd6, %rd2, %rd4;\n"
+            "ld.param.u32 %r1, [{0}_param_2];\n",
+            steps);
       text += step(letter);
     }
     text += "ret;\n\n}\n";
@@ -257,6 +261,38 @@ TEST_F(Overlap, LaunchesOfAGraphOverlapToo) {
     EXPECT_EQ(cudaGraphExecDestroy(ready), cudaSuccess);
     EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
   }
+}
+
+// It depends on more than the launch before it.
+TEST_F(Overlap, WhoWaitsForAnotherStreamInAGraphDoesNotOverlap) {
+  cudaStream_t other = nullptr;
+  cudaEvent_t forked = nullptr, joined = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaEventCreate(&forked), cudaSuccess);
+  ASSERT_EQ(cudaEventCreate(&joined), cudaSuccess);
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  ASSERT_EQ(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  EXPECT_EQ(cudaEventRecord(forked, stream_), cudaSuccess);
+  EXPECT_EQ(cudaStreamWaitEvent(other, forked, 0), cudaSuccess);
+  EXPECT_EQ(cudaMemsetAsync(buffers_['f'], 0, sizeof(int), other), cudaSuccess);
+  EXPECT_EQ(cudaEventRecord(joined, other), cudaSuccess);
+  EXPECT_EQ(launch({"twls", 'a', 'b'}), cudaSuccess);
+  EXPECT_EQ(cudaStreamWaitEvent(stream_, joined, 0), cudaSuccess);
+  EXPECT_EQ(launch({"tlws", 'b', 'c'}), cudaSuccess);
+  ASSERT_EQ(cudaStreamEndCapture(stream_, &graph), cudaSuccess);
+  ASSERT_EQ(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
+  for (uint32_t seed = 0; seed < seeds; ++seed) {
+    set_seed(seed);
+    fill();
+    ASSERT_EQ(cudaGraphLaunch(ready, stream_), cudaSuccess);
+    EXPECT_TRUE(is_right('c', 2));
+  }
+  EXPECT_EQ(cudaGraphExecDestroy(ready), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaEventDestroy(forked), cudaSuccess);
+  EXPECT_EQ(cudaEventDestroy(joined), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
 }
 
 TEST_F(Overlap, AFaultBehindAWaitIsOfItsKernel) {
