@@ -1,5 +1,6 @@
 // bar and barrier: threads of a block and of a cluster that wait for each other. mbarriers are in
-// mbarrier_waits.cpp, fences, which order nothing that is out of order here, at the end.
+// mbarrier_waits.cpp; waits for earlier kernels, and fences, which order nothing that is out of
+// order here, at the end.
 #include "emulator/barriers.h"
 
 #include <bit>
@@ -199,9 +200,30 @@ void decode_barrier(const Statement& statement, Names& names, Instruction& instr
 
 void do_nothing(Warp&, const Instruction&, LaneMask) {}
 
-// Memory is written in the order of instructions, and kernels run one after the other.
+// Memory is written in the order of instructions.
 void decode_nothing(const Statement&, Names&, Instruction& instruction) {
   instruction.handler = do_nothing;
+}
+
+void wait_for_earlier(Warp& warp, const Instruction&, LaneMask active) {
+  const uint64_t* ended = warp.block().earlier_ended;
+  if (*ended == 0) warp.wait_while(ended, 0, active);
+}
+
+// The first thread of a block speaks for it: the earliest that it can be.
+void let_next_start(Warp& warp, const Instruction&, LaneMask active) {
+  Block& block = warp.block();
+  block.lets_next_start = true;
+  if (*block.goes_on == 0) warp.wait_while(block.goes_on, 0, active);
+}
+
+void decode_grid_control(const Statement& statement, Names& names, Instruction& instruction) {
+  if (statement.has("wait"))
+    instruction.handler = wait_for_earlier;
+  else if (statement.has("launch_dependents"))
+    instruction.handler = let_next_start;
+  else
+    names.refuse("this form of griddepcontrol is not known here");
 }
 
 void sleep(Warp& warp, const Instruction&, LaneMask active) {
@@ -224,8 +246,9 @@ void threads_left(Block& block, uint32_t count) {
 
 const Decoders& barrier_decoders() {
   static const Decoders decoders = {
-      {"bar", decode_barrier},    {"barrier", decode_barrier}, {"mbarrier", decode_mbarrier},
-      {"fence", decode_nothing},  {"membar", decode_nothing},  {"griddepcontrol", decode_nothing},
+      {"bar", decode_barrier},       {"barrier", decode_barrier},
+      {"mbarrier", decode_mbarrier}, {"fence", decode_nothing},
+      {"membar", decode_nothing},    {"griddepcontrol", decode_grid_control},
       {"nanosleep", decode_sleep}};
   return decoders;
 }

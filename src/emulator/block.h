@@ -24,8 +24,7 @@ struct Launch {
   const Kernel* kernel = nullptr;
   Size3 grid, block, cluster;
   size_t dynamic_shared_bytes = 0;
-  std::vector<std::byte>
-      parameters;  // as the kernel lays them out, 64-byte aligned by the allocator
+  std::vector<std::byte> parameters;  // as the kernel lays them out
 };
 
 // Where a thread that waits in bar.red finds the result: the register and what it asked for.
@@ -60,6 +59,7 @@ struct Pending {
 
 struct Block {
   const Launch* launch = nullptr;
+  const std::byte* parameters = nullptr;  // the launch's, 64-byte aligned
   Cluster* cluster = nullptr;
   Size3 index;                           // blockIdx
   uint32_t rank = 0;                     // in the cluster
@@ -71,6 +71,11 @@ struct Block {
   std::array<NamedBarrier, 16> barriers;
   std::vector<Pending> pending;
   std::vector<Warp*> warps;
+  // Not 0 once all earlier kernels have ended: griddepcontrol.wait.
+  const uint64_t* earlier_ended = nullptr;
+  bool lets_next_start = false;  // griddepcontrol.launch_dependents
+  // Not 0 where threads go on behind that.
+  const uint64_t* goes_on = nullptr;
   std::minstd_rand* random = nullptr;  // when a copy comes: the order of things that have none
 
   // Addresses of shared memory as mapa gives them: the block's rank + 1 in the top byte.

@@ -100,6 +100,7 @@ class Decoding {
   Symbols symbols_;
   Kernel kernel_;
   Places places_;
+  std::vector<NamedMemory> parameters_;  // of the kernel
   std::map<std::string_view, Function> functions_;
   std::vector<std::pair<uint32_t, std::string_view>> calls_;
   std::vector<Labels> labels_;  // of the scopes
@@ -163,11 +164,11 @@ void Decoding::place_parameters(const FunctionText& entry) {
     top += one.bytes;
   }
   kernel_.parameter_bytes = top;
-  kernel_.parameter_memory.reset(
-      static_cast<std::byte*>(::operator new (std::max<size_t>(top, 1), std::align_val_t{64})));
-  for (size_t i = 0; i < entry.parameters.size(); ++i) {
-    symbols_[entry.parameters[i].name] =
-        reinterpret_cast<uint64_t>(kernel_.parameter_memory.get() + kernel_.parameters[i].offset);
+  for (const Parameter& one : kernel_.parameters) {
+    NamedMemory memory;
+    memory.bytes = one.bytes;
+    memory.address = places_.own_memory(OwnMemory::Where::launch, one.offset, one.bytes);
+    parameters_.push_back(memory);
   }
 }
 
@@ -271,6 +272,9 @@ void Decoding::decode(const FunctionText& text, Function* function) {
       names.declare_memory(text.parameters[i].name, function->parameters[i]);
     for (size_t i = 0; i < text.results.size(); ++i)
       names.declare_memory(text.results[i].name, function->results[i]);
+  } else {
+    for (size_t i = 0; i < text.parameters.size(); ++i)
+      names.declare_memory(text.parameters[i].name, parameters_[i]);
   }
   labels_.emplace_back();
   BodyReader reader(text.body, text.line);

@@ -8,8 +8,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,16 +47,18 @@ struct Parameter {
   size_t bytes = 0;
 };
 
-// A register of 64-bit addresses that a warp finds filled: where each thread's own memory begins.
+// A register of 64-bit addresses that a warp finds filled: where memory begins that is a thread's
+// own, or the launch's.
 struct OwnMemory {
+  enum class Where {
+    local,      // .local, of a thread
+    registers,  // of the warp: parameters of functions
+    launch,     // the launch's parameters: the same address for all threads
+  };
   Operand address = no_operand;
-  bool in_registers = false;  // parameters of functions; else .local memory
-  size_t offset = 0;          // in the warp's registers, or in a thread's local memory
-  size_t bytes = 0;           // in registers: of a thread
-};
-
-struct Free {
-  void operator()(std::byte* memory) const { ::operator delete (memory, std::align_val_t{64}); }
+  Where where = Where::local;
+  size_t offset = 0;
+  size_t bytes = 0;  // in registers: of a thread
 };
 
 struct Kernel {
@@ -74,8 +74,6 @@ struct Kernel {
   int largest_block = 1024;             // threads, by .maxntid
   std::vector<std::string_view> lines;  // the PTX of each instruction, for messages
   std::vector<OwnMemory> own_memory;
-  // A launch's parameters are copied here, so that their addresses are constants.
-  std::unique_ptr<std::byte, Free> parameter_memory;
 };
 
 }  // namespace qnext::emulator

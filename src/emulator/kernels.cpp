@@ -12,6 +12,7 @@
 #include "emulator/fat_binary.h"
 #include "emulator/module.h"
 #include "emulator/runtime_device.h"
+#include "emulator/runtime_overlap.h"
 #include "emulator/runtime_state.h"
 
 namespace qnext::emulator {
@@ -109,6 +110,7 @@ void __cudaRegisterFatBinaryEnd(void**) {}
 
 void __cudaUnregisterFatBinary(void** handle) {
   const std::lock_guard lock(runtime_mutex());
+  finish_launches();
   auto* binary = reinterpret_cast<FatBinary*>(handle);
   std::erase_if(registry().functions,
                 [&](const auto& entry) { return entry.second->binary == binary; });

@@ -55,9 +55,9 @@ Operand Places::constant(uint64_t value, int bits) {
   return at->second;
 }
 
-Operand Places::own_memory(bool in_registers, size_t offset, size_t bytes) {
+Operand Places::own_memory(OwnMemory::Where where, size_t offset, size_t bytes) {
   const Operand address = registers(register_bytes(64));
-  kernel_.own_memory.push_back({address, in_registers, offset, bytes});
+  kernel_.own_memory.push_back({address, where, offset, bytes});
   return address;
 }
 
@@ -71,7 +71,7 @@ NamedMemory Places::take_parameter(size_t bytes) {
   NamedMemory memory;
   memory.bytes = bytes;
   memory.registers = registers(bytes * warp_size);
-  memory.address = own_memory(true, memory.registers, bytes);
+  memory.address = own_memory(OwnMemory::Where::registers, memory.registers, bytes);
   return memory;
 }
 
@@ -138,7 +138,7 @@ void FunctionNames::declare(const Variable& variable) {
   memory.bytes = variable.bytes;
   size_t& top = places_.kernel().local_bytes;
   top = (top + variable.alignment - 1) / variable.alignment * variable.alignment;
-  memory.address = places_.own_memory(false, top, variable.bytes);
+  memory.address = places_.own_memory(OwnMemory::Where::local, top, variable.bytes);
   // A thread's memory is a multiple of 16, so that it begins aligned for every thread.
   top = (top + variable.bytes + 15) / 16 * 16;
   declare_memory(variable.name, memory);

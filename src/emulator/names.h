@@ -38,8 +38,8 @@ class Places {
 
   // `bits` wide (1: a predicate), 32 times.
   Operand constant(uint64_t value, int bits);
-  // A register with the address of each thread's own memory.
-  Operand own_memory(bool in_registers, size_t offset, size_t bytes);
+  // A register with the address of memory of each thread's own, or of the launch's parameters.
+  Operand own_memory(OwnMemory::Where where, size_t offset, size_t bytes);
 
   // A parameter's memory, maybe such as was given back.
   NamedMemory take_parameter(size_t bytes);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "emulator/runtime.h"
+#include "emulator/runtime_overlap.h"
 #include "emulator/runtime_state.h"
 
 namespace qnext::emulator {
@@ -66,6 +67,7 @@ cudaError_t remember(cudaError_t code) {
 
 void forget_fault() {
   const std::lock_guard lock(runtime_mutex());
+  drop_launches();
   fault = cudaSuccess;
   last_error = cudaSuccess;
 }

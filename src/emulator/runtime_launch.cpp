@@ -1,26 +1,28 @@
-// Launches: checked as a driver checks them, then run to their end.
-#include <fmt/format.h>
-
+// Launches: checked as a driver checks them, then started (runtime_overlap.h).
 #include <array>
-#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "base/error.h"
 #include "emulator/kernels.h"
-#include "emulator/machine.h"
 #include "emulator/runtime.h"
 #include "emulator/runtime_device.h"
+#include "emulator/runtime_overlap.h"
 #include "emulator/runtime_state.h"
 #include "emulator/runtime_streams.h"
 
 namespace qnext::emulator {
 namespace {
 
-uint32_t base_seed = 0;
+uint32_t seed_of_environment() {
+  const char* text = std::getenv("QNEXT_EMULATOR_SEED");
+  return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : 0;
+}
+
+uint32_t base_seed = seed_of_environment();
 uint32_t launches = 0;
 
 // Neighbouring seeds give minstd_rand neighbouring first numbers; these are far apart.
@@ -67,11 +69,14 @@ cudaError_t check(const Launch& launch, const Function& function) {
 }
 
 // cudaErrorNotSupported for all but what a launch here can do or need not.
-cudaError_t read_attributes(std::span<const cudaLaunchAttribute> attributes, Launch& launch) {
+cudaError_t read_attributes(std::span<const cudaLaunchAttribute> attributes, Launch& launch,
+                            bool& may_start_early) {
   for (const cudaLaunchAttribute& attribute : attributes) {
     switch (attribute.id) {
       case cudaLaunchAttributeIgnore:
-      case cudaLaunchAttributeProgrammaticStreamSerialization:  // the one before is done already
+        break;
+      case cudaLaunchAttributeProgrammaticStreamSerialization:
+        may_start_early = attribute.val.programmaticStreamSerializationAllowed != 0;
         break;
       case cudaLaunchAttributeClusterDimension:
         launch.cluster = {attribute.val.clusterDim.x, attribute.val.clusterDim.y,
@@ -93,17 +98,6 @@ std::vector<std::byte> parameters_of(const Kernel& kernel, void** arguments) {
   return bytes;
 }
 
-cudaError_t run_now(const Launch& launch) {
-  try {
-    run(launch, next_seed());
-    return cudaSuccess;
-  } catch (const Error& error) {
-    fmt::print(stderr, "emulated GPU: {}\n", error.what());
-  }
-  set_fault(cudaErrorLaunchFailure);
-  return cudaErrorLaunchFailure;
-}
-
 cudaError_t launch(const Function* function, const cudaLaunchConfig_t& config, void** arguments) {
   if (!function) return cudaErrorInvalidDeviceFunction;
   const Kernel* kernel = kernel_of(*function);
@@ -116,11 +110,14 @@ cudaError_t launch(const Function* function, const cudaLaunchConfig_t& config, v
   if (const auto& demanded = kernel->cluster; demanded[0] != 0)
     made->cluster = {static_cast<uint32_t>(demanded[0]), static_cast<uint32_t>(demanded[1]),
                      static_cast<uint32_t>(demanded[2])};
-  cudaError_t code = read_attributes({config.attrs, config.numAttrs}, *made);
+  bool early = false;
+  cudaError_t code = read_attributes({config.attrs, config.numAttrs}, *made, early);
   if (code == cudaSuccess) code = check(*made, *function);
   if (code != cudaSuccess) return code;
   made->parameters = parameters_of(*kernel, arguments);
-  return enqueue(config.stream, [made] { return run_now(*made); });
+  return enqueue(config.stream, [made, stream = config.stream, early] {
+    return start_launch(made, next_seed(), stream, early);
+  });
 }
 
 cudaLaunchConfig_t configuration(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream) {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "emulator/device_memory.h"
+#include "emulator/runtime_overlap.h"
 #include "emulator/runtime_state.h"
 #include "emulator/runtime_streams.h"
 
@@ -66,7 +67,8 @@ cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
   if (const cudaError_t code = check_copy(to, from, bytes, kind); code != cudaSuccess) return code;
   return enqueue(stream, [=] {
     // Again: a graph may live longer than what it copies.
-    const cudaError_t code = check_copy(to, from, bytes, kind);
+    cudaError_t code = finish_launches();
+    if (code == cudaSuccess) code = check_copy(to, from, bytes, kind);
     if (code == cudaSuccess) std::memmove(to, from, bytes);
     return code;
   });
@@ -76,6 +78,7 @@ cudaError_t fill(void* to, int value, size_t bytes, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
   if (!is_known(to, bytes)) return cudaErrorInvalidValue;
   return enqueue(stream, [=] {
+    if (const cudaError_t code = finish_launches(); code != cudaSuccess) return code;
     if (!is_known(to, bytes)) return cudaErrorInvalidValue;
     std::memset(to, value, bytes);
     return cudaSuccess;
@@ -127,6 +130,7 @@ cudaError_t cudaFree(void* pointer) {
     if (!pointer) return cudaSuccess;
     if (const cudaError_t code = refuse_in_capture(); code != cudaSuccess) return code;
     if (page_locked().contains(address_of(pointer))) return cudaErrorInvalidValue;
+    finish_launches();
     return device_memory().release(pointer) ? cudaSuccess : cudaErrorInvalidValue;
   });
 }
@@ -136,6 +140,7 @@ cudaError_t cudaFreeHost(void* pointer) {
     if (!pointer) return cudaSuccess;
     if (const cudaError_t code = refuse_in_capture(); code != cudaSuccess) return code;
     if (page_locked().erase(address_of(pointer)) == 0) return cudaErrorInvalidValue;
+    finish_launches();
     device_memory().release(pointer);
     std::free(pointer);
     return cudaSuccess;

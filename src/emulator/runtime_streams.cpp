@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "emulator/runtime_graph.h"
+#include "emulator/runtime_overlap.h"
 #include "emulator/runtime_state.h"
 
 namespace qnext::emulator {
@@ -152,6 +153,8 @@ cudaError_t record(cudaEvent_t event_handle, cudaStream_t stream_handle) {
   if (!event || !stream) return cudaErrorInvalidResourceHandle;
   if (const cudaError_t code = check_legacy(*stream); code != cudaSuccess) return code;
   if (stream->capture && stream->capture->broken) return cudaErrorStreamCaptureInvalidated;
+  if (!stream->capture)
+    if (const cudaError_t code = finish_launches(); code != cudaSuccess) return code;
   event->recorded = true;
   event->time = std::chrono::steady_clock::now();
   event->capture = stream->capture;
@@ -167,7 +170,7 @@ cudaError_t wait_event(cudaStream_t stream_handle, cudaEvent_t event_handle) {
   if (!event->capture) {
     if (stream->capture && event->recorded)
       return break_capture(*stream->capture, cudaErrorStreamCaptureIsolation);
-    return cudaSuccess;
+    return stream->capture ? cudaSuccess : finish_launches();
   }
   // An event of a capture that has ended names works that are in no stream.
   if (event->capture->ended) return cudaErrorCapturedEvent;
@@ -179,6 +182,8 @@ cudaError_t wait_event(cudaStream_t stream_handle, cudaEvent_t event_handle) {
   if (!stream->capture) join(*stream, event->capture);
   for (const auto& [other, count] : event->known)
     stream->known[other] = std::max(stream->known[other], count);
+  // What comes next waits for several, so for the end of each.
+  stream->capture->graph.works.push_back(finish_launches);
   return cudaSuccess;
 }
 
@@ -206,9 +211,10 @@ cudaError_t make_event(cudaEvent_t* handle, unsigned flags) {
 }  // namespace
 
 cudaError_t Graph::run() const {
+  if (const cudaError_t code = finish_launches(); code != cudaSuccess) return code;
   for (const Work& work : works)
     if (const cudaError_t code = work(); code != cudaSuccess) return code;
-  return cudaSuccess;
+  return finish_launches();
 }
 
 cudaError_t enqueue(cudaStream_t handle, Work work) {
@@ -253,6 +259,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     Stream* found = find(stream);
     if (!found || !streams().made.contains(stream)) return cudaErrorInvalidResourceHandle;
     if (found->capture) return break_capture(*found->capture, cudaErrorStreamCaptureUnsupported);
+    finish_launches();
     streams().made.erase(stream);
     return cudaSuccess;
   });
@@ -263,12 +270,16 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     Stream* found = find(stream);
     if (!found) return cudaErrorInvalidResourceHandle;
     if (found->capture) return break_capture(*found->capture, cudaErrorStreamCaptureUnsupported);
-    return check_legacy(*found);
+    const cudaError_t code = check_legacy(*found);
+    return code != cudaSuccess ? code : finish_launches();
   });
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  return call([] { return refuse_in_capture(); });
+  return call([] {
+    const cudaError_t code = refuse_in_capture();
+    return code != cudaSuccess ? code : finish_launches();
+  });
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
@@ -306,7 +317,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call([&] {
     const Event* found = find(event);
     if (!found) return cudaErrorInvalidResourceHandle;
-    return found->capture ? cudaErrorCapturedEvent : cudaSuccess;
+    return found->capture ? cudaErrorCapturedEvent : finish_launches();
   });
 }
 

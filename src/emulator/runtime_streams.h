@@ -1,4 +1,5 @@
-// Streams of the runtime: work is done at once, unless its stream is being captured into a graph.
+// Streams of the runtime: work is begun at once, unless its stream is being captured into a graph.
+// All but launches end those that are open first (runtime_overlap.h).
 #pragma once
 
 #include <cuda_runtime_api.h>

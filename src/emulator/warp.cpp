@@ -34,12 +34,8 @@ void Warp::start(Block& block, int index, int threads) {
   local_bytes_ = kernel.local_bytes;
   local_.assign(local_bytes_ * warp_size, std::byte{0xFF});
   for (const OwnMemory& own : kernel.own_memory) {
-    for (int lane = 0; lane < warp_size; ++lane) {
-      const std::byte* begins = own.in_registers
-                                    ? bank_[0] + own.offset + static_cast<size_t>(lane) * own.bytes
-                                    : local(lane) + own.offset;
-      lanes<uint64_t>(own.address)[lane] = reinterpret_cast<uint64_t>(begins);
-    }
+    for (int lane = 0; lane < warp_size; ++lane)
+      lanes<uint64_t>(own.address)[lane] = reinterpret_cast<uint64_t>(begin_of(own, lane));
   }
   products = {};
   copies = {};
@@ -47,6 +43,17 @@ void Warp::start(Block& block, int index, int threads) {
   cluster_arrived = 0;
   cluster_parity = 0;
   known_.fill({});
+}
+
+const std::byte* Warp::begin_of(const OwnMemory& own, int lane) {
+  switch (own.where) {
+    case OwnMemory::Where::registers:
+      return bank_[0] + own.offset + static_cast<size_t>(lane) * own.bytes;
+    case OwnMemory::Where::launch:
+      return block_->parameters + own.offset;
+    default:
+      return local(lane) + own.offset;
+  }
 }
 
 // ---- threads and their places ----
@@ -143,6 +150,12 @@ void Warp::wait_while(const uint64_t* counter, uint64_t value, LaneMask active) 
   detach(group);
 }
 
+LaneMask Warp::waiting_for(const uint64_t* counter) const {
+  LaneMask waiting = 0;
+  for (const Group& group : groups_) waiting |= group.counter == counter ? group.lanes : 0;
+  return waiting;
+}
+
 bool Warp::together(LaneMask active, LaneMask wanted) {
   const LaneMask needed = wanted & live_;
   if ((active & needed) == needed) return true;
@@ -207,7 +220,7 @@ std::byte* Warp::generic(uint64_t address, size_t bytes, const Instruction& inst
     return true;
   };
   const Kernel& kernel = *block_->launch->kernel;
-  bool found = inside(kernel.parameter_memory.get(), kernel.parameter_bytes) ||
+  bool found = inside(block_->parameters, kernel.parameter_bytes) ||
                inside(local_.data(), local_.size()) || inside(bank_[0], kernel.register_bytes);
   for (const Block* block : block_->cluster->blocks)
     found = found || inside(block->shared, block->shared_bytes);

@@ -31,7 +31,8 @@ class Warp {
   int run(int slice);
 
   bool finished() const { return live_ == 0; }
-  std::string where() const;  // for a message: what its threads wait at
+  LaneMask waiting_for(const uint64_t* counter) const;  // threads that wait_while() has stopped
+  std::string where() const;                            // for a message: what its threads wait at
 
   // ---- for handlers ----
 
@@ -100,6 +101,7 @@ class Warp {
     uint64_t value = 0;
   };
 
+  const std::byte* begin_of(const OwnMemory& own, int lane);
   bool pick();
   bool join_waiting();
   int execute(int slice);
