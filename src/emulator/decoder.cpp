@@ -168,6 +168,7 @@ void Decoding::place_parameters(const FunctionText& entry) {
     NamedMemory memory;
     memory.bytes = one.bytes;
     memory.address = places_.own_memory(OwnMemory::Where::launch, one.offset, one.bytes);
+    memory.of_launch = true;
     parameters_.push_back(memory);
   }
 }

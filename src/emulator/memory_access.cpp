@@ -209,8 +209,7 @@ void decode_access(const Statement& statement, const Argument& address, const Ar
   set_address(address, names, instruction);
   const Space space = space_of(statement);
   instruction.handler = handler_of<Kind>(space, type, width);
-  const bool shared_by_all = (instruction.operands[0] & constant_bank) != 0;
-  if (std::is_same_v<Kind, LoadKind> && space == Space::generic && shared_by_all)
+  if (std::is_same_v<Kind, LoadKind> && space == Space::generic && names.is_uniform(address.text))
     instruction.handler = by_element<LoadOneKind, Space::generic>(type, width);
   if (instruction.handler == nullptr) names.refuse("the type is not known here");
 }

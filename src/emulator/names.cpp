@@ -186,6 +186,11 @@ int FunctionNames::width(std::string_view text) const {
   return find(text).second;
 }
 
+bool FunctionNames::is_uniform(std::string_view text) const {
+  if (const NamedMemory* memory = find_memory(text)) return memory->of_launch;
+  return find(text).first == no_operand;
+}
+
 Operand FunctionNames::register_of(std::string_view name) {
   const Operand operand = find(name).first;
   if (operand == no_operand) refuse(fmt::format("there is no register {}", name));

@@ -23,6 +23,7 @@ struct NamedMemory {
   Operand address = no_operand;    // 64 bits
   Operand registers = no_operand;  // where it lies in registers, or none
   size_t bytes = 0;
+  bool of_launch = false;  // the same for all threads
 };
 
 // Registers, constants and memory of a kernel while it is decoded.
@@ -72,6 +73,7 @@ class FunctionNames : public Names {
   Operand source(const Argument& argument, Type type) override;
   Operand source(std::string_view text, Type type) override;
   int width(std::string_view text) const override;
+  bool is_uniform(std::string_view text) const override;
   Operand register_of(std::string_view name) override;
   [[noreturn]] void refuse(std::string_view why) const override;
 

@@ -52,6 +52,8 @@ class Names {
   virtual Operand source(std::string_view text, Type type) = 0;
   // The declared width of a register: 1, 16, 32 or 64; 0 for what is no register.
   virtual int width(std::string_view text) const = 0;
+  // Is it the same for all threads: an immediate, a symbol, a parameter of the kernel?
+  virtual bool is_uniform(std::string_view text) const = 0;
   // A register whatever its width.
   virtual Operand register_of(std::string_view name) = 0;
   [[noreturn]] virtual void refuse(std::string_view why) const = 0;
