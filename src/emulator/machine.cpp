@@ -1,8 +1,11 @@
 #include "emulator/machine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <new>
@@ -26,6 +29,8 @@ constexpr int slices[] = {40, 400, 4'000, 40'000};
 
 // Passes in which all only looked, after which part one of a launch stops.
 constexpr int quiet = 50;
+// Every so many clusters it is looked how much memory they take.
+constexpr uint64_t looked_at = 16;
 constexpr size_t alignment_of_parameters = 64;
 // Ended clusters are kept for the next launches, up to so much memory.
 constexpr size_t most_kept = size_t{1} << 30;
@@ -75,9 +80,14 @@ size_t warps_of_block(const Launch& launch) {
   return (launch.block.count() + warp_size - 1) / warp_size;
 }
 
+size_t register_bytes_of_cluster(const Launch& launch) {
+  return launch.cluster.count() * warps_of_block(launch) * launch.kernel->register_bytes;
+}
+
+// But for registers.
 size_t bytes_of_cluster(const Launch& launch) {
   const Kernel& kernel = *launch.kernel;
-  const size_t warp = sizeof(Warp) + kernel.register_bytes + kernel.local_bytes * warp_size;
+  const size_t warp = sizeof(Warp) + kernel.local_bytes * warp_size;
   const size_t block =
       sizeof(Block) + kernel.static_shared_bytes + launch.dynamic_shared_bytes + 1024;
   return launch.cluster.count() * (block + warps_of_block(launch) * warp);
@@ -87,6 +97,13 @@ bool let_next_start(const std::unique_ptr<RunningCluster>& cluster) {
   return std::all_of(cluster->blocks.begin(), cluster->blocks.end(), [](const auto& block) {
     return block->lets_next_start || block->live_threads == 0;
   });
+}
+
+// Memory that this process has in use.
+size_t resident_bytes() {
+  size_t all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 void start_block(Block& block, const Launch& launch) {
@@ -139,8 +156,8 @@ struct Machine::State {
   void set_aside_if(bool all);
   void end(RunningCluster& cluster);
   void leave();
-  void run_to_waits();
-  void run_to_triggers();
+  bool run_to_waits(size_t most_bytes);
+  bool run_to_triggers(size_t most_bytes);
   void finish();
   [[noreturn]] void report_deadlock() const;
 
@@ -167,7 +184,8 @@ void Machine::State::start_next() {
   const size_t warps = warps_of_block(*launch);
   running.push_back(take_cluster(blocks, blocks * warps));
   RunningCluster& cluster = *running.back();
-  cluster.bytes = std::max(cluster.bytes, bytes_of_cluster(*launch));
+  cluster.bytes =
+      std::max(cluster.bytes, bytes_of_cluster(*launch) + register_bytes_of_cluster(*launch));
   cluster.cluster = {};
   const Size3 at = place_of(next++, clusters_of(*launch));
   for (uint32_t rank = 0; rank < cluster.blocks.size(); ++rank) {
@@ -248,27 +266,35 @@ void Machine::State::set_aside_if(bool all) {
   std::erase(running, nullptr);
 }
 
-void Machine::State::run_to_waits() {
+bool Machine::State::run_to_waits(size_t most_bytes) {
+  const size_t end = resident_bytes() + most_bytes;
   const uint64_t clusters = clusters_of(*launch).count();
   int waited = 0;
-  while ((next < clusters || !running.empty()) && waited < quiet) {
+  bool fits = true;
+  while (fits && (next < clusters || !running.empty()) && waited < quiet) {
     if (waited >= patience && earlier_ended == 0) set_aside_if(false);
     if (next < clusters && (running.empty() || waited >= patience)) {
       start_next();
+      fits = next % looked_at != 0 || resident_bytes() <= end;
       waited = 0;
     }
     waited = pass() ? 0 : waited + 1;
     if (earlier_ended == 0) set_aside_if(true);
   }
   leave();
+  return fits;
 }
 
-void Machine::State::run_to_triggers() {
+bool Machine::State::run_to_triggers(size_t most_bytes) {
+  const size_t end = resident_bytes() + most_bytes;
+  bool fits = true;
+  size_t taken_up = 0;
   goes_on = 0;
   std::vector<std::unique_ptr<RunningCluster>> there;
-  for (int waited = 0; (has_more() || !running.empty()) && waited < quiet;) {
+  for (int waited = 0; fits && (has_more() || !running.empty()) && waited < quiet;) {
     if (has_more() && (running.empty() || waited >= patience)) {
       take_up_next();
+      fits = ++taken_up % looked_at != 0 || resident_bytes() <= end;
       waited = 0;
     }
     waited = pass() ? 0 : waited + 1;
@@ -279,6 +305,7 @@ void Machine::State::run_to_triggers() {
   leave();
   for (auto& cluster : there) set_aside.push_back(std::move(cluster));
   goes_on = 1;
+  return fits;
 }
 
 void Machine::State::leave() {
@@ -325,13 +352,13 @@ Machine::Machine(std::shared_ptr<const Launch> launch, uint32_t seed) {
 
 Machine::~Machine() = default;
 
-void Machine::run_to_waits() {
-  state_->run_to_waits();
+bool Machine::run_to_waits(size_t most_bytes) {
+  return state_->run_to_waits(most_bytes);
 }
 
-void Machine::run_to_triggers() {
+bool Machine::run_to_triggers(size_t most_bytes) {
   open_gate();
-  state_->run_to_triggers();
+  return state_->run_to_triggers(most_bytes);
 }
 
 void Machine::finish() {

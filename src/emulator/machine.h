@@ -27,10 +27,11 @@ class Machine {
   Machine& operator=(const Machine&) = delete;
 
   // Starts all blocks and runs them up to their waits for earlier kernels, as far as they come. May
-  // stop before, with threads that wait for others: any order is one of a GPU's.
-  void run_to_waits();
+  // stop before, with threads that wait for others: any order is one of a GPU's. False: it did, as
+  // this takes more than so many bytes of memory.
+  bool run_to_waits(size_t most_bytes);
   // Goes on past the waits, with each block until it has let the next kernel start, or ended.
-  void run_to_triggers();
+  bool run_to_triggers(size_t most_bytes);
   void finish();
   // Waits for earlier kernels return from now on.
   void open_gate();
@@ -47,7 +48,7 @@ class Machine {
 // To its end, with no other beside it.
 void run(const Launch& launch, uint32_t seed);
 
-// Of memory, with all blocks at once.
+// Of memory, with all blocks at once, but for registers.
 size_t bytes_of_all_blocks(const Launch& launch);
 
 }  // namespace qnext::emulator
