@@ -12,6 +12,7 @@
 
 namespace qnext::emulator {
 
+class Races;
 class Warp;
 struct Block;
 
@@ -24,6 +25,7 @@ struct Launch {
   const Kernel* kernel = nullptr;
   Size3 grid, block, cluster;
   size_t dynamic_shared_bytes = 0;
+  bool checks_races = false;
   std::vector<std::byte>
       parameters;  // as the kernel lays them out, 64-byte aligned by the allocator
 };
@@ -36,6 +38,12 @@ struct Voter {
   LaneMask lanes = 0;
 };
 
+// For Races: what those that have come to a barrier know, and who will know it.
+struct Meeting {
+  std::vector<uint32_t> known;
+  std::vector<const Warp*> waiting;
+};
+
 // bar.sync: `generation` changes when all have come.
 struct NamedBarrier {
   uint64_t generation = 0;
@@ -43,6 +51,7 @@ struct NamedBarrier {
   uint32_t expected = 0;  // 0: all that have not left
   uint32_t votes = 0;     // of bar.red, of those that have arrived
   std::vector<Voter> voters;
+  Meeting meeting;
 };
 
 struct Cluster {
@@ -50,6 +59,8 @@ struct Cluster {
   // barrier.cluster: threads that have arrived.
   uint64_t generation = 0;
   uint32_t arrived = 0;
+  Meeting meeting;
+  std::vector<uint32_t> known;  // for Races: to those that the last generation was of
 };
 
 // A copy that is on its way: done no later than somebody waits in vain for its barrier.
@@ -71,6 +82,7 @@ struct Block {
   std::array<NamedBarrier, 16> barriers;
   std::vector<Pending> pending;
   std::vector<Warp*> warps;
+  Races* races = nullptr;              // of its cluster; null: not looked for
   std::minstd_rand* random = nullptr;  // when a copy comes: the order of things that have none
 
   // Addresses of shared memory as mapa gives them: the block's rank + 1 in the top byte.

@@ -12,6 +12,7 @@
 
 #include "emulator/block.h"
 #include "emulator/lanes.h"
+#include "emulator/races.h"
 #include "emulator/statement.h"
 
 namespace qnext::emulator {
@@ -28,6 +29,7 @@ struct ThreadCopies {
     const std::byte* from = nullptr;
     size_t bytes = 0;
     size_t zeros = 0;  // behind the bytes
+    Delayed delayed;
   };
   std::array<uint32_t, warp_size> groups{};  // that each thread has committed
   uint64_t issued = 0;
@@ -37,8 +39,8 @@ struct ThreadCopies {
   void commit(LaneMask active);
   // Until at most the `latest` groups of each thread are not done.
   void wait(LaneMask active, uint32_t latest);
-  // All of these threads up to number `end`, in groups or not.
-  void finish(LaneMask active, uint64_t end);
+  // All of these threads up to number `end`, in groups or not; an mbarrier has waited for them.
+  void finish(LaneMask active, uint64_t end, const uint64_t* barrier);
 };
 
 // Whether something that could come later comes at once.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "emulator/races.h"
 #include "emulator/warp.h"
 
 namespace qnext::emulator {
@@ -27,6 +28,7 @@ struct RunningCluster {
   Cluster cluster;
   std::vector<std::unique_ptr<Block>> blocks;
   std::vector<std::unique_ptr<Warp>> warps;
+  std::unique_ptr<Races> races;
 };
 
 class Machine {
@@ -111,7 +113,9 @@ void Machine::start_next() {
     block.warps.clear();
     for (size_t i = 0; i < warps; ++i) block.warps.push_back(running.warps[rank * warps + i].get());
   }
+  running.races = launch_.checks_races ? std::make_unique<Races>(running.cluster) : nullptr;
   for (Block* block : running.cluster.blocks) {
+    block->races = running.races.get();
     for (size_t i = 0; i < warps; ++i) {
       const size_t threads = std::min<size_t>(warp_size, block->threads - i * warp_size);
       block->warps[i]->start(*block, static_cast<int>(i), static_cast<int>(threads));

@@ -13,6 +13,9 @@ namespace qnext::emulator {
 // launch of a program has an order of its own, the same in each run. 0 until set.
 void set_seed(uint32_t seed);
 
+// Launches from now on look for races in shared memory (races.h); one is a fault. Off until set.
+void check_races(bool checks);
+
 // A kernel's fault answers every later call, as on a GPU, whose program has to end. This forgets
 // it.
 void forget_fault();
