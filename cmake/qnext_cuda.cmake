@@ -33,7 +33,7 @@ endfunction()
 # same objects, which are the target NAME_objects. NAME is for a machine with a GPU; ctest knows it
 # only where there is one. Shared libraries may lie beside it. NAME_emulated runs its kernels on
 # src/emulator; ctest knows those of its tests that the filter, one of --gtest_filter, lets through.
-# It takes --check_races and --seed N besides.
+# It takes --check_races, --list_races and --seed N besides.
 function(qnext_cuda_test name)
   if(NOT QNEXT_CUDA OR NOT QNEXT_TESTS)
     return()

@@ -21,11 +21,13 @@ struct Size3 {
   uint64_t count() const { return uint64_t{x} * y * z; }
 };
 
+enum class RaceCheck { none, fails, lists };
+
 struct Launch {
   const Kernel* kernel = nullptr;
   Size3 grid, block, cluster;
   size_t dynamic_shared_bytes = 0;
-  bool checks_races = false;
+  RaceCheck race_check = RaceCheck::none;
   std::vector<std::byte>
       parameters;  // as the kernel lays them out, 64-byte aligned by the allocator
 };

@@ -113,7 +113,8 @@ void Machine::start_next() {
     block.warps.clear();
     for (size_t i = 0; i < warps; ++i) block.warps.push_back(running.warps[rank * warps + i].get());
   }
-  running.races = launch_.checks_races ? std::make_unique<Races>(running.cluster) : nullptr;
+  running.races =
+      launch_.race_check == RaceCheck::none ? nullptr : std::make_unique<Races>(running.cluster);
   for (Block* block : running.cluster.blocks) {
     block->races = running.races.get();
     for (size_t i = 0; i < warps; ++i) {

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <set>
 #include <string_view>
+#include <tuple>
 
 #include "base/error.h"
 #include "emulator/instruction.h"
@@ -13,7 +16,7 @@
 namespace qnext::emulator {
 namespace {
 
-constexpr size_t cell_bytes = 4;
+constexpr size_t widest_cell = 16;
 
 void join(Races::Clock& to, const Races::Clock& from) {
   if (to.size() < from.size()) to.resize(from.size());
@@ -41,7 +44,7 @@ std::string_view name_of(Access access) {
 Races::Races(const Cluster& cluster) : warps_a_block_(cluster.blocks[0]->warps.size()) {
   for (const Block* block : cluster.blocks)
     blocks_.push_back(
-        {block, std::vector<Cell>((block->shared_bytes + cell_bytes - 1) / cell_bytes)});
+        {block, std::vector<Cell>((block->shared_bytes + widest_cell - 1) / widest_cell)});
   const size_t warps = blocks_.size() * warps_a_block_;
   clocks_.assign(warps, Clock(warps));
   for (size_t i = 0; i < warps; ++i) clocks_[i][i] = 1;
@@ -146,34 +149,73 @@ void Delayed::note_it(const std::byte* at, size_t bytes, Access access) const {
 
 void Races::access(BlockCells& of, size_t offset, size_t bytes, const Actor& actor, Access kind) {
   const size_t end = offset + bytes;
+  has_atomics_ |= kind == Access::atomic;
   while (offset < end) {
-    Cell& cell = of.cells[offset / cell_bytes];
-    const size_t next = std::min(end, (offset / cell_bytes + 1) * cell_bytes);
-    if (next - offset == cell_bytes && cell.parts == 0) {
-      access(cell, of, offset, actor, kind);
-    } else {
-      if (cell.parts == 0) split(cell);
-      std::array<Cell, 4>& parts = parts_[cell.parts - 1];
-      for (size_t i = offset; i < next; ++i) access(parts[i % cell_bytes], of, i, actor, kind);
-    }
+    const size_t next = std::min(end, (offset / widest_cell + 1) * widest_cell);
+    access(of.cells[offset / widest_cell], widest_cell, of, offset, next, actor, kind);
     offset = next;
   }
 }
 
-void Races::split(Cell& cell) {
-  std::array<Cell, 4> parts;
-  for (Cell& part : parts) {
-    part = cell;
-    if (cell.more == 0) continue;
-    lists_.push_back(std::vector<Note>(lists_[cell.more - 1]));
-    part.more = static_cast<uint32_t>(lists_.size());
+// Of bytes of the cell, which begins at a multiple of its own.
+void Races::access(Cell& cell, size_t cell_bytes, const BlockCells& of, size_t offset, size_t end,
+                   const Actor& actor, Access kind) {
+  const bool is_all = end - offset == cell_bytes;
+  if (is_all && cell.parts == 0) return access_all(cell, of, offset, actor, kind);
+  if (cell.parts == 0) split(cell);
+  const size_t part_bytes = cell_bytes / 4;
+  for (size_t at = offset; at < end;) {
+    const size_t next = std::min(end, (at / part_bytes + 1) * part_bytes);
+    access(parts_[cell.parts - 1][at / part_bytes % 4], part_bytes, of, at, next, actor, kind);
+    at = next;
   }
-  parts_.push_back(parts);
-  cell.parts = static_cast<uint32_t>(parts_.size());
+  if (!is_all || kind != Access::write) return;
+  // All of it has the same history again.
+  std::array<Cell, 4>& parts = parts_[cell.parts - 1];
+  if (std::any_of(parts.begin(), parts.end(), [](const Cell& part) { return part.parts != 0; }))
+    return;
+  cell.write = parts[0].write;
+  free_parts_.push_back(cell.parts);
+  cell.parts = 0;
 }
 
-void Races::access(Cell& cell, const BlockCells& of, size_t offset, const Actor& actor,
-                   Access kind) {
+void Races::split(Cell& cell) {
+  if (free_parts_.empty()) {
+    parts_.emplace_back();
+    free_parts_.push_back(static_cast<uint32_t>(parts_.size()));
+  }
+  cell.parts = free_parts_.back();
+  free_parts_.pop_back();
+  for (Cell& part : parts_[cell.parts - 1]) {
+    part = {cell.write, cell.read, 0, 0};
+    if (cell.more == 0) continue;
+    for (const Note& note : std::vector<Note>(lists_[cell.more - 1])) list_of(part).push_back(note);
+  }
+  clear_reads(cell);
+}
+
+void Races::clear_reads(Cell& cell) {
+  cell.read = {};
+  if (cell.more == 0) return;
+  lists_[cell.more - 1].clear();
+  free_lists_.push_back(cell.more);
+  cell.more = 0;
+}
+
+std::vector<Races::Note>& Races::list_of(Cell& cell) {
+  if (cell.more == 0 && free_lists_.empty()) {
+    lists_.emplace_back();
+    free_lists_.push_back(static_cast<uint32_t>(lists_.size()));
+  }
+  if (cell.more == 0) {
+    cell.more = free_lists_.back();
+    free_lists_.pop_back();
+  }
+  return lists_[cell.more - 1];
+}
+
+void Races::access_all(Cell& cell, const BlockCells& of, size_t offset, const Actor& actor,
+                       Access kind) {
   const auto is_again = [&](const Note& note) {
     return note.actor == actor.number && note.tick == actor.tick && note.access == kind;
   };
@@ -187,14 +229,15 @@ void Races::access(Cell& cell, const BlockCells& of, size_t offset, const Actor&
     report(of, offset, now, note);
   };
   check(cell.write);
-  check(cell.read);
-  if (cell.more != 0) {
-    for (const Note& note : lists_[cell.more - 1]) check(note);
+  if (kind != Access::read || has_atomics_) {
+    check(cell.read);
+    if (cell.more != 0) {
+      for (const Note& note : lists_[cell.more - 1]) check(note);
+    }
   }
   if (kind != Access::write) return add_read(cell, actor, now);
   cell.write = now;
-  cell.read = {};
-  if (cell.more != 0) lists_[cell.more - 1].clear();
+  clear_reads(cell);
 }
 
 // In place of one that those who know of this one know of, too.
@@ -209,11 +252,7 @@ void Races::add_read(Cell& cell, const Actor& actor, const Note& now) {
     cell.read = now;
     return;
   }
-  if (cell.more == 0) {
-    lists_.emplace_back();
-    cell.more = static_cast<uint32_t>(lists_.size());
-  }
-  std::vector<Note>& list = lists_[cell.more - 1];
+  std::vector<Note>& list = list_of(cell);
   const auto found = std::find_if(list.begin(), list.end(), replaces);
   if (found != list.end())
     *found = now;
@@ -243,8 +282,13 @@ void Races::report(const BlockCells& of, size_t offset, const Note& now, const N
                        name_of(note.actor), kernel.code[note.place].line, kernel.lines[note.place]);
   };
   const Size3& at = of.block->index;
-  fail("kernel {}, block ({}, {}, {}): a race for byte {} of its shared memory: {} and {}",
-       kernel.name, at.x, at.y, at.z, offset, describe(before), describe(now));
+  const std::string text = fmt::format(
+      "kernel {}, block ({}, {}, {}): a race for byte {} of its shared memory: {} and {}",
+      kernel.name, at.x, at.y, at.z, offset, describe(before), describe(now));
+  if (of.block->launch->race_check == RaceCheck::fails) fail("{}", text);
+  static std::set<std::tuple<std::string, uint32_t, uint32_t>> listed;
+  if (listed.emplace(kernel.name, before.place, now.place).second)
+    fmt::print(stderr, "emulated GPU: {}\n", text);
 }
 
 }  // namespace qnext::emulator

@@ -35,8 +35,8 @@ class Races {
 
   explicit Races(const Cluster& cluster);
 
-  // An access by a warp. Bytes that are not in shared memory are nothing to it. Throws Error for a
-  // race.
+  // An access by a warp. Bytes that are not in shared memory are nothing to it. A race is an Error,
+  // or a line of stderr.
   void note(const Warp& warp, const Instruction& instruction, const std::byte* at, size_t bytes,
             Access access);
 
@@ -66,12 +66,12 @@ class Races {
     uint16_t actor = 0;
     Access access = Access::none;
   };
-  // Four bytes, or one where somebody accessed fewer.
+  // 16 bytes, or 4, or one, as they are accessed.
   struct Cell {
     Note write;          // the last
     Note read;           // or atomic; since then, of those of which none knows of the other
     uint32_t more = 0;   // such reads: lists_[more - 1]
-    uint32_t parts = 0;  // of four bytes: parts_[parts - 1] has each byte's
+    uint32_t parts = 0;  // parts_[parts - 1] has each quarter's, and this has nothing
   };
   struct BlockCells {
     const Block* block = nullptr;
@@ -88,20 +88,26 @@ class Races {
   Barrier& barrier_at(const uint64_t* word);
   BlockCells* cells_at(const std::byte* at);
   void access(BlockCells& of, size_t offset, size_t bytes, const Actor& actor, Access access);
-  void access(Cell& cell, const BlockCells& of, size_t offset, const Actor& actor, Access access);
+  void access(Cell& cell, size_t cell_bytes, const BlockCells& of, size_t offset, size_t end,
+              const Actor& actor, Access access);
+  void access_all(Cell& cell, const BlockCells& of, size_t offset, const Actor& actor,
+                  Access access);
   void add_read(Cell& cell, const Actor& actor, const Note& note);
   void split(Cell& cell);
+  void clear_reads(Cell& cell);
+  std::vector<Note>& list_of(Cell& cell);
   std::string name_of(uint16_t actor) const;
-  [[noreturn]] void report(const BlockCells& of, size_t offset, const Note& now,
-                           const Note& before) const;
+  void report(const BlockCells& of, size_t offset, const Note& now, const Note& before) const;
 
   std::vector<BlockCells> blocks_;  // by rank
   size_t warps_a_block_ = 0;
   std::vector<Clock> clocks_;  // of the warps, which are the first actors
   std::unordered_map<const uint64_t*, Barrier> barriers_;
   std::vector<const uint64_t*> barrier_words_;  // by actor, behind the warps
+  bool has_atomics_ = false;
   std::vector<std::vector<Note>> lists_;
   std::deque<std::array<Cell, 4>> parts_;
+  std::vector<uint32_t> free_lists_, free_parts_;
 };
 
 // What a warp has asked for now and what happens later.

@@ -18,7 +18,7 @@ constexpr uint32_t seeds = 16;
 std::vector<std::string> messages(PtxTest test) {
   test.declarations = ".extern .shared .align 1024 .b8 memory[];";
   test.dynamic_shared_bytes = 32768;
-  test.checks_races = true;
+  test.race_check = RaceCheck::fails;
   std::vector<std::string> all;
   for (test.seed = 0; test.seed < seeds; ++test.seed) {
     try {

@@ -7,14 +7,17 @@
 
 #include <cstdint>
 
+#include "emulator/block.h"
+
 namespace qnext::emulator {
 
 // Of the order in which warps take turns and copies arrive, in all launches from now on. Each
 // launch of a program has an order of its own, the same in each run. 0 until set.
 void set_seed(uint32_t seed);
 
-// Launches from now on look for races in shared memory (races.h); one is a fault. Off until set.
-void check_races(bool checks);
+// Whether launches from now on look for races in shared memory (races.h): one is a fault, or each
+// pair of instructions is a line of stderr. none until set.
+void check_races(RaceCheck check);
 
 // A kernel's fault answers every later call, as on a GPU, whose program has to end. This forgets
 // it.

@@ -22,7 +22,7 @@ namespace {
 
 uint32_t base_seed = 0;
 uint32_t launches = 0;
-bool checks_races = false;
+RaceCheck race_check = RaceCheck::none;
 
 // Neighbouring seeds give minstd_rand neighbouring first numbers; these are far apart.
 uint32_t next_seed() {
@@ -114,7 +114,7 @@ cudaError_t launch(const Function* function, const cudaLaunchConfig_t& config, v
   made->grid = size_of(config.gridDim);
   made->block = size_of(config.blockDim);
   made->dynamic_shared_bytes = config.dynamicSmemBytes;
-  made->checks_races = checks_races;
+  made->race_check = race_check;
   if (const auto& demanded = kernel->cluster; demanded[0] != 0)
     made->cluster = {static_cast<uint32_t>(demanded[0]), static_cast<uint32_t>(demanded[1]),
                      static_cast<uint32_t>(demanded[2])};
@@ -144,9 +144,9 @@ void set_seed(uint32_t seed) {
   base_seed = seed;
 }
 
-void check_races(bool checks) {
+void check_races(RaceCheck check) {
   const std::lock_guard lock(runtime_mutex());
-  checks_races = checks;
+  race_check = check;
 }
 
 }  // namespace qnext::emulator
