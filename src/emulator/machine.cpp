@@ -113,10 +113,11 @@ void Machine::start_next() {
     block.warps.clear();
     for (size_t i = 0; i < warps; ++i) block.warps.push_back(running.warps[rank * warps + i].get());
   }
-  running.races =
-      launch_.race_check == RaceCheck::none ? nullptr : std::make_unique<Races>(running.cluster);
+  const bool checks_races = launch_.race_check != RaceCheck::none;
+  if (checks_races && running.races == nullptr) running.races = std::make_unique<Races>();
+  if (checks_races) running.races->start(running.cluster);
   for (Block* block : running.cluster.blocks) {
-    block->races = running.races.get();
+    block->races = checks_races ? running.races.get() : nullptr;
     for (size_t i = 0; i < warps; ++i) {
       const size_t threads = std::min<size_t>(warp_size, block->threads - i * warp_size);
       block->warps[i]->start(*block, static_cast<int>(i), static_cast<int>(threads));

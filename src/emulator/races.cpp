@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 #include <set>
 #include <string_view>
 #include <tuple>
@@ -41,10 +42,22 @@ std::string_view name_of(Access access) {
 
 }  // namespace
 
-Races::Races(const Cluster& cluster) : warps_a_block_(cluster.blocks[0]->warps.size()) {
-  for (const Block* block : cluster.blocks)
-    blocks_.push_back(
-        {block, std::vector<Cell>((block->shared_bytes + widest_cell - 1) / widest_cell)});
+void Races::start(const Cluster& cluster) {
+  warps_a_block_ = cluster.blocks[0]->warps.size();
+  barriers_.clear();
+  barrier_words_.clear();
+  has_atomics_ = false;
+  for (std::vector<Note>& list : lists_) list.clear();
+  free_lists_.resize(lists_.size());
+  std::iota(free_lists_.begin(), free_lists_.end(), 1);
+  free_parts_.resize(parts_.size());
+  std::iota(free_parts_.begin(), free_parts_.end(), 1);
+  blocks_.resize(cluster.blocks.size());
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block* block = cluster.blocks[i];
+    blocks_[i].block = block;
+    blocks_[i].cells.assign((block->shared_bytes + widest_cell - 1) / widest_cell, {});
+  }
   const size_t warps = blocks_.size() * warps_a_block_;
   clocks_.assign(warps, Clock(warps));
   for (size_t i = 0; i < warps; ++i) clocks_[i][i] = 1;
@@ -240,24 +253,37 @@ void Races::access_all(Cell& cell, const BlockCells& of, size_t offset, const Ac
   clear_reads(cell);
 }
 
-// In place of one that those who know of this one know of, too.
+// In place of the actor's own, or of one that those who know of this one know of, too.
 void Races::add_read(Cell& cell, const Actor& actor, const Note& now) {
-  const auto replaces = [&](const Note& note) {
-    return note.tick == 0 ||
-           (note.access == now.access &&
-            (note.actor == now.actor ||
-             (note.actor < actor.known->size() && (*actor.known)[note.actor] >= note.tick)));
+  const auto is_own = [&](const Note& note) {
+    return note.actor == now.actor && note.access == now.access;
   };
-  if (replaces(cell.read)) {
+  const auto is_known = [&](const Note& note) {
+    return note.access == now.access && note.actor < actor.known->size() &&
+           (*actor.known)[note.actor] >= note.tick;
+  };
+  if (cell.read.tick == 0 || is_own(cell.read)) {
     cell.read = now;
     return;
   }
-  std::vector<Note>& list = list_of(cell);
-  const auto found = std::find_if(list.begin(), list.end(), replaces);
-  if (found != list.end())
-    *found = now;
+  std::vector<Note>* list = cell.more == 0 ? nullptr : &lists_[cell.more - 1];
+  if (list != nullptr) {
+    const auto own = std::find_if(list->begin(), list->end(), is_own);
+    if (own != list->end()) {
+      *own = now;
+      return;
+    }
+  }
+  if (is_known(cell.read)) {
+    cell.read = now;
+    return;
+  }
+  if (list == nullptr) list = &list_of(cell);
+  const auto known = std::find_if(list->begin(), list->end(), is_known);
+  if (known != list->end())
+    *known = now;
   else
-    list.push_back(now);
+    list->push_back(now);
 }
 
 // ---- messages ----

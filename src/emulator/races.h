@@ -27,13 +27,13 @@ namespace qnext::emulator {
 
 enum class Access : uint8_t { none, read, write, atomic };
 
-// Of a cluster, from its begin to its end.
+// Of a cluster that runs.
 class Races {
  public:
   // [actor]: the last of its ticks that is known; those behind the end: none.
   using Clock = std::vector<uint32_t>;
 
-  explicit Races(const Cluster& cluster);
+  void start(const Cluster& cluster);  // forgets another one
 
   // An access by a warp. Bytes that are not in shared memory are nothing to it. A race is an Error,
   // or a line of stderr.
