@@ -14,10 +14,11 @@
 namespace qnext::emulator {
 namespace {
 
-void copy(const ThreadCopies::Copy& copy, const uint64_t* barrier) {
+// by_barrier: it was an mbarrier that waited.
+void copy(const ThreadCopies::Copy& copy, bool by_barrier) {
   if (copy.delayed) {
     Delayed delayed = copy.delayed;
-    delayed.happen(barrier);
+    delayed.happen(by_barrier ? copy.barrier : nullptr);
     delayed.note(copy.to, copy.bytes + copy.zeros, Access::write);
     delayed.note(copy.from, copy.bytes, Access::read);
   }
@@ -27,10 +28,10 @@ void copy(const ThreadCopies::Copy& copy, const uint64_t* barrier) {
 
 // Does those for which `due` says so.
 template <typename Due>
-void finish_if(std::vector<ThreadCopies::Copy>& waiting, const uint64_t* barrier, Due&& due) {
+void finish_if(std::vector<ThreadCopies::Copy>& waiting, bool by_barrier, Due&& due) {
   std::erase_if(waiting, [&](const ThreadCopies::Copy& one) {
     if (!due(one)) return false;
-    copy(one, barrier);
+    copy(one, by_barrier);
     return true;
   });
 }
@@ -39,7 +40,7 @@ void finish_if(std::vector<ThreadCopies::Copy>& waiting, const uint64_t* barrier
 
 void ThreadCopies::add(const Copy& one, bool at_once) {
   // Races look at a copy when it is waited for.
-  if (at_once && !one.delayed) return copy(one, nullptr);
+  if (at_once && !one.delayed) return copy(one, false);
   waiting.push_back(one);
   waiting.back().group = groups[static_cast<size_t>(one.lane)];
   waiting.back().number = issued++;
@@ -50,14 +51,20 @@ void ThreadCopies::commit(LaneMask active) {
 }
 
 void ThreadCopies::wait(LaneMask active, uint32_t latest) {
-  finish_if(waiting, nullptr, [&](const Copy& one) {
+  finish_if(waiting, false, [&](const Copy& one) {
     return (active & lane_bit(one.lane)) != 0 &&
            one.group + latest < groups[static_cast<size_t>(one.lane)];
   });
 }
 
-void ThreadCopies::finish(LaneMask active, uint64_t end, const uint64_t* barrier) {
-  finish_if(waiting, barrier, [&](const Copy& one) {
+void ThreadCopies::wait_by(LaneMask active, const uint64_t* barrier) {
+  for (Copy& one : waiting) {
+    if ((active & lane_bit(one.lane)) != 0 && one.barrier == nullptr) one.barrier = barrier;
+  }
+}
+
+void ThreadCopies::finish(LaneMask active, uint64_t end) {
+  finish_if(waiting, true, [&](const Copy& one) {
     return (active & lane_bit(one.lane)) != 0 && one.number < end;
   });
 }
@@ -160,9 +167,10 @@ void arrive_behind(Warp& warp, const Instruction& instruction, LaneMask active) 
     const uint32_t address = addresses[first] + static_cast<uint32_t>(instruction.offset);
     const BarrierPlace barrier = find_barrier(warp, address, instruction, first);
     const auto count = static_cast<uint32_t>(std::popcount(same));
+    warp.copies.wait_by(same, barrier.word);
     const Delayed delayed(warp, instruction);
     const auto finish = [&warp, &instruction, barrier, same, count, end, delayed] {
-      warp.copies.finish(same, end, barrier.word);
+      warp.copies.finish(same, end);
       Delayed(delayed).happen(barrier.word);
       const bool parity = phase_parity(*barrier.word);
       if (const Mistake mistake = arrive(*barrier.word, count); !mistake.empty())

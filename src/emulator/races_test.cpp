@@ -242,6 +242,28 @@ TEST(Races, SmallCopies) {
   expect_races(test(late), "cp.async.ca");
 }
 
+// The second barrier's arrival, which waits for both copies, may come before the first's.
+TEST(Races, SmallCopiesOfTwoBarriers) {
+  const auto body = [](std::string_view second) {
+    return fmt::format(
+        "mov.u32 %r0, memory;\nsetp.ge.u32 %p0, %base, 32;\nsetp.ne.s32 %p1, %base, 0;\n"
+        "@!%p1 mbarrier.init.shared::cta.b64 [%r0], 32;\n"
+        "@!%p1 mbarrier.init.shared::cta.b64 [%r0+8], 32;\nbar.sync 0;\n"
+        "shl.b32 %r1, %base, 3;\nadd.s32 %r1, %r1, %r0;\nadd.s32 %r2, %r0, 8;\n@%p0 bra over;\n"
+        "cp.async.ca.shared.global [%r1+64], [%place1], 8;\n"
+        "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%r0];\n"
+        "cp.async.ca.shared.global [%r1+512], [%place1], 8;\n"
+        "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%r2];\n"
+        "bra end;\nover:\nsub.s32 %r1, %r1, 192;\n{}ld.shared.u64 %rd0, [%r1];\n{}"
+        "add.s32 %r1, %r1, 448;\nld.shared.u64 %rd1, [%r1];\nend:\n{}{}",
+        wait("first", "%r0", "0"), second, wait("late_first", "%r0", "0"),
+        wait("late_second", "%r2", "0"));
+  };
+  const std::string both = body(wait("second", "%r2", "0")), one = body("");
+  expect_none({.body = both, .threads = 64});
+  expect_races({.body = one, .threads = 64}, "[%r1+512]");
+}
+
 TEST(Races, BulkCopiesToGlobalMemory) {
   const auto body = [](std::string_view waits) {
     return fmt::format(
