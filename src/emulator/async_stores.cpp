@@ -23,7 +23,7 @@ Sent sent(Warp& warp, const Instruction& instruction, int lane, const BarrierPla
                            static_cast<uint32_t>(instruction.detail[0]);
   const size_t bytes = sizeof(T) * instruction.many.size();
   Sent one;
-  one.to = warp.shared(address, bytes, instruction, lane);
+  one.to = warp.shared(address, bytes, instruction, lane, Access::none);
   if (&block_of(warp, address) != barrier.owner)
     warp.fault(instruction, lane, "the barrier is in another block than the bytes");
   for (size_t i = 0; i < instruction.many.size(); ++i)
@@ -51,9 +51,15 @@ void store(Warp& warp, const Instruction& instruction, LaneMask active) {
     });
     active = left;
     const auto total = static_cast<uint32_t>(all.size() * bytes);
-    copy_behind(warp, instruction, first, barrier, total, [all = std::move(all), bytes] {
-      for (const Sent& one : all) std::memcpy(one.to, one.value.data(), bytes);
-    });
+    Delayed delayed(warp, instruction);
+    copy_behind(warp, instruction, first, barrier, total,
+                [all = std::move(all), bytes, barrier, delayed]() mutable {
+                  delayed.happen(barrier.word);
+                  for (const Sent& one : all) {
+                    delayed.note(one.to, bytes, Access::write);
+                    std::memcpy(one.to, one.value.data(), bytes);
+                  }
+                });
   }
 }
 

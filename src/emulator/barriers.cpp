@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "emulator/mbarrier_waits.h"
+#include "emulator/races.h"
 #include "emulator/statement.h"
 #include "emulator/warp.h"
 
@@ -21,8 +22,15 @@ uint32_t result_of(const Voter& voter, const NamedBarrier& barrier) {
   return holds ? 1 : 0;
 }
 
+// Those that wait know what all know that have come.
+void tell(Races* races, const Meeting& meeting) {
+  if (races == nullptr) return;
+  for (const Warp* warp : meeting.waiting) races->take(*warp, meeting.known);
+}
+
 // All have come: those that wait go on.
-void open(NamedBarrier& barrier) {
+void open(NamedBarrier& barrier, const Block& block) {
+  tell(block.races, barrier.meeting);
   for (const Voter& voter : barrier.voters) {
     const uint32_t result = result_of(voter, barrier);
     if (voter.wants == Voter::Wants::count)
@@ -67,12 +75,14 @@ NamedBarrier* come(Warp& warp, const Instruction& instruction, LaneMask active) 
       aligned && counts ? uint32_t{warp_size} : static_cast<uint32_t>(std::popcount(active));
   if (barrier.arrived > (counts ? expected : block.live_threads))
     warp.fault(instruction, first, "more threads than the barrier waits for");
+  if (block.races != nullptr) block.races->give(warp, barrier.meeting.known);
   return &barrier;
 }
 
 void open_or_wait(Warp& warp, NamedBarrier& barrier, LaneMask active) {
+  if (warp.block().races != nullptr) barrier.meeting.waiting.push_back(&warp);
   if (is_full(barrier, warp.block()))
-    open(barrier);
+    open(barrier, warp.block());
   else
     warp.wait_while(&barrier.generation, barrier.generation, active);
 }
@@ -83,7 +93,7 @@ void sync(Warp& warp, const Instruction& instruction, LaneMask active) {
 
 void arrive(Warp& warp, const Instruction& instruction, LaneMask active) {
   NamedBarrier* barrier = come(warp, instruction, active);
-  if (barrier != nullptr && is_full(*barrier, warp.block())) open(*barrier);
+  if (barrier != nullptr && is_full(*barrier, warp.block())) open(*barrier, warp.block());
 }
 
 void reduce(Warp& warp, const Instruction& instruction, LaneMask active) {
@@ -111,9 +121,12 @@ void open_if_full(Cluster& cluster) {
   if (cluster.arrived == 0 || cluster.arrived < live) return;
   cluster.arrived = 0;
   ++cluster.generation;
+  tell(cluster.blocks[0]->races, cluster.meeting);
+  cluster.known = std::move(cluster.meeting.known);
+  cluster.meeting = {};
 }
 
-// detail[0]: whether whole warps come.
+// detail[0 to 1]: whether whole warps come, whether others shall see what they did before.
 void arrive_at_cluster(Warp& warp, const Instruction& instruction, LaneMask active) {
   if (instruction.detail[0] != 0 && !warp.together(active, all_lanes)) return;
   if ((warp.cluster_arrived & active) != 0)
@@ -124,6 +137,8 @@ void arrive_at_cluster(Warp& warp, const Instruction& instruction, LaneMask acti
   warp.cluster_parity =
       (warp.cluster_parity & ~active) | ((cluster.generation & 1) != 0 ? active : 0);
   cluster.arrived += static_cast<uint32_t>(std::popcount(active));
+  if (Races* races = warp.block().races; races != nullptr && instruction.detail[1] != 0)
+    races->give(warp, cluster.meeting.known);
   open_if_full(cluster);
 }
 
@@ -132,12 +147,18 @@ void wait_for_cluster(Warp& warp, const Instruction& instruction, LaneMask activ
   if ((active & ~warp.cluster_arrived) != 0)
     warp.fault(instruction, std::countr_zero(active & ~warp.cluster_arrived),
                "the thread waits without having arrived");
-  const Cluster& cluster = *warp.block().cluster;
+  Cluster& cluster = *warp.block().cluster;
   warp.cluster_arrived &= ~active;
   // Its generation has been the same since, or is the next: it needs these threads for one more.
   const LaneMask same =
       active & ((cluster.generation & 1) != 0 ? warp.cluster_parity : ~warp.cluster_parity);
   if (same != 0) warp.wait_while(&cluster.generation, cluster.generation, same);
+  Races* races = warp.block().races;
+  if (races == nullptr) return;
+  if (same != 0)
+    cluster.meeting.waiting.push_back(&warp);
+  else
+    races->take(warp, cluster.known);
 }
 
 // ---- decoders ----
@@ -150,6 +171,7 @@ void decode_cluster(const Statement& statement, Names& names, Instruction& instr
   else
     names.refuse("this form of barrier.cluster is not known here");
   instruction.detail[0] = statement.has("aligned") ? 1 : 0;
+  instruction.detail[1] = statement.has("relaxed") ? 0 : 1;
 }
 
 // bar.red.or.pred p, a{, b}, {!}q
@@ -239,7 +261,7 @@ void decode_sleep(const Statement&, Names&, Instruction& instruction) {
 void threads_left(Block& block, uint32_t count) {
   if (count == 0) return;
   for (NamedBarrier& barrier : block.barriers) {
-    if (barrier.expected == 0 && is_full(barrier, block)) open(barrier);
+    if (barrier.expected == 0 && is_full(barrier, block)) open(barrier, block);
   }
   open_if_full(*block.cluster);
 }

@@ -12,6 +12,7 @@
 
 namespace qnext::emulator {
 
+class Races;
 class Warp;
 struct Block;
 
@@ -20,10 +21,13 @@ struct Size3 {
   uint64_t count() const { return uint64_t{x} * y * z; }
 };
 
+enum class RaceCheck { none, fails, lists };
+
 struct Launch {
   const Kernel* kernel = nullptr;
   Size3 grid, block, cluster;
   size_t dynamic_shared_bytes = 0;
+  RaceCheck race_check = RaceCheck::none;
   std::vector<std::byte> parameters;  // as the kernel lays them out
 };
 
@@ -35,6 +39,12 @@ struct Voter {
   LaneMask lanes = 0;
 };
 
+// For Races: what those that have come to a barrier know, and who will know it.
+struct Meeting {
+  std::vector<uint32_t> known;
+  std::vector<const Warp*> waiting;
+};
+
 // bar.sync: `generation` changes when all have come.
 struct NamedBarrier {
   uint64_t generation = 0;
@@ -42,6 +52,7 @@ struct NamedBarrier {
   uint32_t expected = 0;  // 0: all that have not left
   uint32_t votes = 0;     // of bar.red, of those that have arrived
   std::vector<Voter> voters;
+  Meeting meeting;
 };
 
 struct Cluster {
@@ -49,6 +60,8 @@ struct Cluster {
   // barrier.cluster: threads that have arrived.
   uint64_t generation = 0;
   uint32_t arrived = 0;
+  Meeting meeting;
+  std::vector<uint32_t> known;  // for Races: to those that the last generation was of
 };
 
 // A copy that is on its way: done no later than somebody waits in vain for its barrier.
@@ -76,6 +89,7 @@ struct Block {
   bool lets_next_start = false;  // griddepcontrol.launch_dependents
   // Not 0 where threads go on behind that.
   const uint64_t* goes_on = nullptr;
+  Races* races = nullptr;              // of its cluster; null: not looked for
   std::minstd_rand* random = nullptr;  // when a copy comes: the order of things that have none
 
   // Addresses of shared memory as mapa gives them: the block's rank + 1 in the top byte.

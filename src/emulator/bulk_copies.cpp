@@ -30,12 +30,17 @@ void copy_in(Warp& warp, const Instruction& instruction, LaneMask active) {
     check_multiple(warp, instruction, lane, global, shared, bytes);
     const BarrierPlace barrier = find_barrier(
         warp, barriers[lane] + static_cast<uint32_t>(instruction.detail[1]), instruction, lane);
-    std::byte* target = warp.shared(shared, bytes, instruction, lane);
+    std::byte* target = warp.shared(shared, bytes, instruction, lane, Access::none);
     const std::byte* source = warp.global(global, bytes, instruction, lane);
     if (&block_of(warp, shared) != barrier.owner)
       warp.fault(instruction, lane, "the barrier is in another block than the bytes");
+    Delayed delayed(warp, instruction);
     copy_behind(warp, instruction, lane, barrier, bytes,
-                [target, source, bytes] { std::memcpy(target, source, bytes); });
+                [target, source, bytes, barrier, delayed]() mutable {
+                  delayed.happen(barrier.word);
+                  delayed.note(target, bytes, Access::write);
+                  std::memcpy(target, source, bytes);
+                });
   });
 }
 
@@ -54,7 +59,8 @@ void copy_out(Warp& warp, const Instruction& instruction, LaneMask active) {
     ThreadCopies::Copy one;
     one.lane = lane;
     one.to = warp.global(global, bytes, instruction, lane);
-    one.from = warp.shared(shared, bytes, instruction, lane);
+    one.from = warp.shared(shared, bytes, instruction, lane, Access::none);
+    one.delayed = Delayed(warp, instruction);
     one.bytes = bytes;
     warp.stores.add(one, comes_at_once(warp.block()));
   });

@@ -14,17 +14,24 @@
 namespace qnext::emulator {
 namespace {
 
-void copy(const ThreadCopies::Copy& copy) {
+// by_barrier: it was an mbarrier that waited.
+void copy(const ThreadCopies::Copy& copy, bool by_barrier) {
+  if (copy.delayed) {
+    Delayed delayed = copy.delayed;
+    delayed.happen(by_barrier ? copy.barrier : nullptr);
+    delayed.note(copy.to, copy.bytes + copy.zeros, Access::write);
+    delayed.note(copy.from, copy.bytes, Access::read);
+  }
   if (copy.bytes != 0) std::memcpy(copy.to, copy.from, copy.bytes);
   if (copy.zeros != 0) std::memset(copy.to + copy.bytes, 0, copy.zeros);
 }
 
 // Does those for which `due` says so.
 template <typename Due>
-void finish_if(std::vector<ThreadCopies::Copy>& waiting, Due&& due) {
+void finish_if(std::vector<ThreadCopies::Copy>& waiting, bool by_barrier, Due&& due) {
   std::erase_if(waiting, [&](const ThreadCopies::Copy& one) {
     if (!due(one)) return false;
-    copy(one);
+    copy(one, by_barrier);
     return true;
   });
 }
@@ -32,7 +39,8 @@ void finish_if(std::vector<ThreadCopies::Copy>& waiting, Due&& due) {
 }  // namespace
 
 void ThreadCopies::add(const Copy& one, bool at_once) {
-  if (at_once) return copy(one);
+  // Races look at a copy when it is waited for.
+  if (at_once && !one.delayed) return copy(one, false);
   waiting.push_back(one);
   waiting.back().group = groups[static_cast<size_t>(one.lane)];
   waiting.back().number = issued++;
@@ -43,14 +51,20 @@ void ThreadCopies::commit(LaneMask active) {
 }
 
 void ThreadCopies::wait(LaneMask active, uint32_t latest) {
-  finish_if(waiting, [&](const Copy& one) {
+  finish_if(waiting, false, [&](const Copy& one) {
     return (active & lane_bit(one.lane)) != 0 &&
            one.group + latest < groups[static_cast<size_t>(one.lane)];
   });
 }
 
+void ThreadCopies::wait_by(LaneMask active, const uint64_t* barrier) {
+  for (Copy& one : waiting) {
+    if ((active & lane_bit(one.lane)) != 0 && one.barrier == nullptr) one.barrier = barrier;
+  }
+}
+
 void ThreadCopies::finish(LaneMask active, uint64_t end) {
-  finish_if(waiting, [&](const Copy& one) {
+  finish_if(waiting, true, [&](const Copy& one) {
     return (active & lane_bit(one.lane)) != 0 && one.number < end;
   });
 }
@@ -61,8 +75,8 @@ Block& block_of(Warp& warp, uint32_t address) {
 }
 
 BarrierPlace find_barrier(Warp& warp, uint32_t address, const Instruction& instruction, int lane) {
-  auto* word =
-      reinterpret_cast<uint64_t*>(warp.shared(address, sizeof(uint64_t), instruction, lane));
+  auto* word = reinterpret_cast<uint64_t*>(
+      warp.shared(address, sizeof(uint64_t), instruction, lane, Access::none));
   if (const Mistake mistake = check(*word); !mistake.empty())
     warp.fault(instruction, lane, mistake);
   return {word, &block_of(warp, address)};
@@ -73,8 +87,10 @@ void copy_behind(Warp& warp, const Instruction& instruction, int lane, BarrierPl
   std::function<void()> finish = [&warp, &instruction, lane, barrier, bytes,
                                   copy = std::move(copy)] {
     copy();
+    const bool parity = phase_parity(*barrier.word);
     if (const Mistake mistake = complete(*barrier.word, bytes); !mistake.empty())
       warp.fault(instruction, lane, mistake);
+    if (Races* races = barrier.owner->races) races->changed(barrier.word, parity);
   };
   if (comes_at_once(warp.block())) return finish();
   barrier.owner->pending.push_back({barrier.word, std::move(finish)});
@@ -106,11 +122,13 @@ void copy_small(Warp& warp, const Instruction& instruction, LaneMask active) {
   const uint32_t* given = warp.lanes<uint32_t>(instruction.operands[2]);
   const auto bytes = static_cast<size_t>(instruction.detail[0]);
   const bool at_once = comes_at_once(warp.block());
+  const Delayed delayed(warp, instruction);
   for_lanes(active, [&](int lane) {
     ThreadCopies::Copy one;
     one.lane = lane;
     one.to = warp.shared(to[lane] + static_cast<uint32_t>(instruction.detail[1]), bytes,
-                         instruction, lane);
+                         instruction, lane, Access::none);
+    one.delayed = delayed;
     one.bytes = given[lane];
     if (one.bytes > bytes) warp.fault(instruction, lane, "the source has more bytes than the copy");
     one.zeros = bytes - one.bytes;
@@ -149,10 +167,15 @@ void arrive_behind(Warp& warp, const Instruction& instruction, LaneMask active) 
     const uint32_t address = addresses[first] + static_cast<uint32_t>(instruction.offset);
     const BarrierPlace barrier = find_barrier(warp, address, instruction, first);
     const auto count = static_cast<uint32_t>(std::popcount(same));
-    const auto finish = [&warp, &instruction, barrier, same, count, end] {
+    warp.copies.wait_by(same, barrier.word);
+    const Delayed delayed(warp, instruction);
+    const auto finish = [&warp, &instruction, barrier, same, count, end, delayed] {
       warp.copies.finish(same, end);
+      Delayed(delayed).happen(barrier.word);
+      const bool parity = phase_parity(*barrier.word);
       if (const Mistake mistake = arrive(*barrier.word, count); !mistake.empty())
         warp.fault(instruction, std::countr_zero(same), mistake);
+      if (Races* races = barrier.owner->races) races->changed(barrier.word, parity);
     };
     if (comes_at_once(warp.block()))
       finish();

@@ -12,6 +12,7 @@
 
 #include "emulator/block.h"
 #include "emulator/lanes.h"
+#include "emulator/races.h"
 #include "emulator/statement.h"
 
 namespace qnext::emulator {
@@ -28,6 +29,8 @@ struct ThreadCopies {
     const std::byte* from = nullptr;
     size_t bytes = 0;
     size_t zeros = 0;  // behind the bytes
+    Delayed delayed;
+    const uint64_t* barrier = nullptr;  // the first that was asked to wait for it
   };
   std::array<uint32_t, warp_size> groups{};  // that each thread has committed
   uint64_t issued = 0;
@@ -37,7 +40,9 @@ struct ThreadCopies {
   void commit(LaneMask active);
   // Until at most the `latest` groups of each thread are not done.
   void wait(LaneMask active, uint32_t latest);
-  // All of these threads up to number `end`, in groups or not.
+  // An mbarrier will wait for all copies of these threads so far, in groups or not; that `finish`
+  // ends if they have numbers below `end`.
+  void wait_by(LaneMask active, const uint64_t* barrier);
   void finish(LaneMask active, uint64_t end);
 };
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "emulator/races.h"
 #include "emulator/warp.h"
 
 namespace qnext::emulator {
@@ -41,6 +42,7 @@ struct RunningCluster {
   std::vector<std::unique_ptr<Block>> blocks;
   std::vector<std::unique_ptr<Warp>> warps;
   size_t bytes = 0;  // at most, so far
+  std::unique_ptr<Races> races;
 };
 
 struct Free {
@@ -204,7 +206,11 @@ void Machine::State::start_next() {
     block.warps.clear();
     for (size_t i = 0; i < warps; ++i) block.warps.push_back(cluster.warps[rank * warps + i].get());
   }
+  const bool checks_races = launch->race_check != RaceCheck::none;
+  if (checks_races && cluster.races == nullptr) cluster.races = std::make_unique<Races>();
+  if (checks_races) cluster.races->start(cluster.cluster);
   for (Block* block : cluster.cluster.blocks) {
+    block->races = checks_races ? cluster.races.get() : nullptr;
     for (size_t i = 0; i < warps; ++i) {
       const size_t threads = std::min<size_t>(warp_size, block->threads - i * warp_size);
       block->warps[i]->start(*block, static_cast<int>(i), static_cast<int>(threads));

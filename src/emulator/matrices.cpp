@@ -92,11 +92,12 @@ Matrix transposed(const Matrix& matrix) {
 }
 
 // Row `row` of matrix `matrix`, whose address lane 8 matrix + row has.
-std::byte* row_of(Warp& warp, const Instruction& instruction, size_t matrix, size_t row) {
+std::byte* row_of(Warp& warp, const Instruction& instruction, size_t matrix, size_t row,
+                  Access access) {
   const size_t lane = 8 * matrix + row;
   const uint32_t address = warp.lanes<uint32_t>(instruction.operands[0])[lane];
   return warp.shared(address + static_cast<uint32_t>(instruction.offset), 16, instruction,
-                     static_cast<int>(lane));
+                     static_cast<int>(lane), access);
 }
 
 // operands[0]: addresses; many: one register a matrix.
@@ -106,7 +107,7 @@ void load_matrices(Warp& warp, const Instruction& instruction, LaneMask active) 
   std::array<Matrix, 4> matrices;  // all are read before a register of addresses may be written
   for (size_t i = 0; i < instruction.many.size(); ++i) {
     for (size_t row = 0; row < 8; ++row)
-      std::memcpy(matrices[i][row].data(), row_of(warp, instruction, i, row), 16);
+      std::memcpy(matrices[i][row].data(), row_of(warp, instruction, i, row, Access::read), 16);
   }
   for (size_t i = 0; i < instruction.many.size(); ++i)
     put_matrix(transposes ? transposed(matrices[i]) : matrices[i],
@@ -120,7 +121,7 @@ void store_matrices(Warp& warp, const Instruction& instruction, LaneMask active)
     const Matrix given = matrix_in(warp.lanes<uint32_t>(instruction.many[i]));
     const Matrix matrix = transposes ? transposed(given) : given;
     for (size_t row = 0; row < 8; ++row)
-      std::memcpy(row_of(warp, instruction, i, row), matrix[row].data(), 16);
+      std::memcpy(row_of(warp, instruction, i, row, Access::write), matrix[row].data(), 16);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "emulator/copies.h"
 #include "emulator/mbarrier.h"
+#include "emulator/races.h"
 #include "emulator/warp.h"
 
 namespace qnext::emulator {
@@ -18,33 +19,42 @@ uint32_t address_of(Warp& warp, const Instruction& instruction, int lane) {
 }
 
 uint64_t& word_of(Warp& warp, const Instruction& instruction, int lane) {
-  return *reinterpret_cast<uint64_t*>(
-      warp.shared(address_of(warp, instruction, lane), sizeof(uint64_t), instruction, lane));
+  return *reinterpret_cast<uint64_t*>(warp.shared(
+      address_of(warp, instruction, lane), sizeof(uint64_t), instruction, lane, Access::none));
 }
 
 void check_done(Warp& warp, const Instruction& instruction, int lane, Mistake mistake) {
   if (!mistake.empty()) warp.fault(instruction, lane, mistake);
 }
 
+// For Races, `effect`: what a change hands on.
+enum class Effect { nothing, initialises, arrives };
+
 struct Initialise {
+  static constexpr Effect effect = Effect::initialises;
   static Mistake apply(uint64_t& word, uint32_t number) { return initialise(word, number); }
 };
 struct Invalidate {
+  static constexpr Effect effect = Effect::nothing;
   static Mistake apply(uint64_t& word, uint32_t) { return invalidate(word); }
 };
 struct Arrive {
+  static constexpr Effect effect = Effect::arrives;
   static Mistake apply(uint64_t& word, uint32_t number) { return arrive(word, number); }
 };
 struct Expect {
+  static constexpr Effect effect = Effect::nothing;
   static Mistake apply(uint64_t& word, uint32_t number) { return expect(word, number); }
 };
 struct ArriveExpecting {
+  static constexpr Effect effect = Effect::arrives;
   static Mistake apply(uint64_t& word, uint32_t number) {
     const Mistake mistake = expect(word, number);
     return mistake.empty() ? arrive(word, 1) : mistake;
   }
 };
 struct Complete {
+  static constexpr Effect effect = Effect::nothing;
   static Mistake apply(uint64_t& word, uint32_t number) { return complete(word, number); }
 };
 
@@ -53,10 +63,14 @@ template <typename Change>
 void change(Warp& warp, const Instruction& instruction, LaneMask active) {
   const uint32_t* numbers = warp.lanes<uint32_t>(instruction.operands[number_operand]);
   const Operand result = instruction.operands[result_operand];
+  Races* races = warp.block().races;
   for_lanes(active, [&](int lane) {
     uint64_t& word = word_of(warp, instruction, lane);
     const uint64_t before = word;
+    if (races != nullptr && Change::effect == Effect::initialises) races->initialise(&word);
+    if (races != nullptr && Change::effect == Effect::arrives) races->arrive(warp, &word);
     check_done(warp, instruction, lane, Change::apply(word, numbers[lane]));
+    if (races != nullptr) races->changed(&word, phase_parity(before));
     if (result != no_operand) warp.lanes<uint64_t>(result)[lane] = before;
   });
 }
@@ -67,9 +81,12 @@ void change(Warp& warp, const Instruction& instruction, LaneMask active) {
 bool is_over(Warp& warp, const Instruction& instruction, int lane, bool parity) {
   const BarrierPlace barrier =
       find_barrier(warp, address_of(warp, instruction, lane), instruction, lane);
-  if (phase_parity(*barrier.word) != parity) return true;
   // What may come late comes now at the latest, one a look.
-  return finish_one(barrier) && phase_parity(*barrier.word) != parity;
+  if (phase_parity(*barrier.word) == parity &&
+      (!finish_one(barrier) || phase_parity(*barrier.word) == parity))
+    return false;
+  if (Races* races = warp.block().races) races->waited(warp, barrier.word);
+  return true;
 }
 
 // Token: 64 bits of which the phase counts; else a parity.

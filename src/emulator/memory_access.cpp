@@ -29,7 +29,7 @@ template <Space space>
 std::byte* locate(Warp& warp, uint64_t address, size_t bytes, const Instruction& instruction,
                   int lane) {
   if constexpr (space == Space::shared)
-    return warp.shared(static_cast<uint32_t>(address), bytes, instruction, lane);
+    return warp.shared(static_cast<uint32_t>(address), bytes, instruction, lane, Access::none);
   else if constexpr (space == Space::global)
     return warp.global(address, bytes, instruction, lane);
   else
@@ -41,7 +41,18 @@ std::byte* locate(Warp& warp, uint64_t address, size_t bytes, const Instruction&
 template <Space space>
 class Places {
  public:
-  Places(Warp& warp, const Instruction& instruction, size_t bytes, LaneMask active) {
+  Places(Warp& warp, const Instruction& instruction, size_t bytes, LaneMask active, Access access) {
+    find(warp, instruction, bytes, active);
+    Races* races = warp.block().races;
+    if (space == Space::global || races == nullptr) return;
+    for_lanes(active,
+              [&](int lane) { races->note(warp, instruction, (*this)[lane], bytes, access); });
+  }
+
+  std::byte* operator[](int lane) const { return reinterpret_cast<std::byte*>(address_[lane]); }
+
+ private:
+  void find(Warp& warp, const Instruction& instruction, size_t bytes, LaneMask active) {
     if (instruction.detail[0] == 32)
       add_offset(warp.lanes<uint32_t>(instruction.operands[0]), instruction.offset);
     else
@@ -65,9 +76,6 @@ class Places {
     });
   }
 
-  std::byte* operator[](int lane) const { return reinterpret_cast<std::byte*>(address_[lane]); }
-
- private:
   template <typename Address>
   void add_offset(const Address* base, int64_t offset) {
     for (int lane = 0; lane < warp_size; ++lane)
@@ -81,7 +89,7 @@ class Places {
 template <Space space, typename Element, typename Register>
 void load(Warp& warp, const Instruction& instruction, LaneMask active) {
   const size_t count = instruction.many.size();
-  const Places<space> places(warp, instruction, sizeof(Element) * count, active);
+  const Places<space> places(warp, instruction, sizeof(Element) * count, active, Access::read);
   for (size_t i = 0; i < count; ++i) {
     Register* to = warp.lanes<Register>(instruction.many[i]);
     for_lanes(active, [&](int lane) {
@@ -111,7 +119,7 @@ void load_one(Warp& warp, const Instruction& instruction, LaneMask active) {
 template <Space space, typename Element, typename Register>
 void store(Warp& warp, const Instruction& instruction, LaneMask active) {
   const size_t count = instruction.many.size();
-  const Places<space> places(warp, instruction, sizeof(Element) * count, active);
+  const Places<space> places(warp, instruction, sizeof(Element) * count, active, Access::write);
   for (size_t i = 0; i < count; ++i) {
     const Register* from = warp.lanes<Register>(instruction.many[i]);
     for_lanes(active, [&](int lane) {
@@ -282,7 +290,7 @@ void atomic(Warp& warp, const Instruction& instruction, LaneMask active) {
   const T* value = warp.lanes<T>(instruction.operands[2]);
   const T* second =
       instruction.operands[3] == no_operand ? value : warp.lanes<T>(instruction.operands[3]);
-  const Places<space> places(warp, instruction, sizeof(T), active);
+  const Places<space> places(warp, instruction, sizeof(T), active, Access::atomic);
   for_lanes(active, [&](int lane) {
     std::byte* at = places[lane];
     T old;
@@ -368,7 +376,7 @@ void generic_from_shared(Warp& warp, const Instruction& instruction, LaneMask ac
   const uint64_t* from = warp.lanes<uint64_t>(instruction.operands[1]);
   for_lanes(active, [&](int lane) {
     to[lane] = reinterpret_cast<uint64_t>(
-        warp.shared(static_cast<uint32_t>(from[lane]), 0, instruction, lane));
+        warp.shared(static_cast<uint32_t>(from[lane]), 0, instruction, lane, Access::none));
   });
 }
 
@@ -416,7 +424,7 @@ void map_shared(Warp& warp, const Instruction& instruction, LaneMask active) {
   constexpr uint32_t offset = (uint32_t{1} << Block::rank_shift) - 1;
   for_lanes(active, [&](int lane) {
     to[lane] = (from[lane] & offset) | (rank[lane] + 1) << Block::rank_shift;
-    warp.shared(to[lane], 0, instruction, lane);
+    warp.shared(to[lane], 0, instruction, lane, Access::none);
   });
 }
 

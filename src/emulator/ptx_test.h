@@ -32,6 +32,7 @@ struct PtxTest {
   uint32_t cluster = 1;
   size_t dynamic_shared_bytes = 0;
   uint32_t seed = 1;
+  RaceCheck race_check = RaceCheck::none;
 };
 
 inline std::string ptx_of(const PtxTest& test, size_t inputs, size_t outputs) {
@@ -78,6 +79,7 @@ inline Words run_ptx(const PtxTest& test, const Words& inputs, size_t outputs) {
   launch.block.x = test.threads;
   launch.cluster.x = test.cluster;
   launch.dynamic_shared_bytes = test.dynamic_shared_bytes;
+  launch.race_check = test.race_check;
   launch.parameters.resize(16);
   const uint64_t addresses[2] = {reinterpret_cast<uint64_t>(in), reinterpret_cast<uint64_t>(out)};
   std::memcpy(launch.parameters.data(), addresses, sizeof(addresses));

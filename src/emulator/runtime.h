@@ -8,11 +8,12 @@
 
 #include <cstdint>
 
+#include "emulator/block.h"
+
 namespace qnext::emulator {
 
 // Of the order in which warps take turns, copies arrive and launches overlap, in all launches from
-// now on. Each launch of a program has an order of its own, the same in each run. Until set it is
-// that of the environment's QNEXT_EMULATOR_SEED, or 0.
+// now on. Each launch of a program has an order of its own, the same in each run. 0 until set.
 void set_seed(uint32_t seed);
 
 // Launches so far, by how they began.
@@ -23,6 +24,10 @@ struct LaunchCounts {
   uint64_t most_open = 0;   // at a time, by any launch so far
 };
 LaunchCounts launch_counts();
+
+// Whether launches from now on look for races in shared memory (races.h): one is a fault, or each
+// pair of instructions is a line of stderr. none until set.
+void check_races(RaceCheck check);
 
 // A kernel's fault answers every later call, as on a GPU, whose program has to end. This forgets
 // it.

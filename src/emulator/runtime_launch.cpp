@@ -1,6 +1,5 @@
 // Launches: checked as a driver checks them, then started (runtime_overlap.h).
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -17,13 +16,9 @@
 namespace qnext::emulator {
 namespace {
 
-uint32_t seed_of_environment() {
-  const char* text = std::getenv("QNEXT_EMULATOR_SEED");
-  return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : 0;
-}
-
-uint32_t base_seed = seed_of_environment();
+uint32_t base_seed = 0;
 uint32_t launches = 0;
+RaceCheck race_check = RaceCheck::none;
 
 // Neighbouring seeds give minstd_rand neighbouring first numbers; these are far apart.
 uint32_t next_seed() {
@@ -107,6 +102,7 @@ cudaError_t launch(const Function* function, const cudaLaunchConfig_t& config, v
   made->grid = size_of(config.gridDim);
   made->block = size_of(config.blockDim);
   made->dynamic_shared_bytes = config.dynamicSmemBytes;
+  made->race_check = race_check;
   if (const auto& demanded = kernel->cluster; demanded[0] != 0)
     made->cluster = {static_cast<uint32_t>(demanded[0]), static_cast<uint32_t>(demanded[1]),
                      static_cast<uint32_t>(demanded[2])};
@@ -137,6 +133,11 @@ thread_local std::vector<cudaLaunchConfig_t> pushed;
 void set_seed(uint32_t seed) {
   const std::lock_guard lock(runtime_mutex());
   base_seed = seed;
+}
+
+void check_races(RaceCheck check) {
+  const std::lock_guard lock(runtime_mutex());
+  race_check = check;
 }
 
 }  // namespace qnext::emulator

@@ -116,7 +116,7 @@ void copy_tensor(Warp& warp, const Instruction& instruction, LaneMask active) {
       box.at[i] = warp.lanes<int32_t>(instruction.many[i])[lane];
     const uint32_t address = to[lane] + static_cast<uint32_t>(instruction.detail[0]);
     const auto bytes = static_cast<uint32_t>(box.rows() * box.row_bytes());
-    warp.shared(address, bytes, instruction, lane);
+    warp.shared(address, bytes, instruction, lane, Access::none);
     const BarrierPlace barrier = find_barrier(
         warp, barriers[lane] + static_cast<uint32_t>(instruction.detail[1]), instruction, lane);
     if (&block_of(warp, address) != barrier.owner)
@@ -125,8 +125,14 @@ void copy_tensor(Warp& warp, const Instruction& instruction, LaneMask active) {
     box.offset = address & ((uint32_t{1} << Block::rank_shift) - 1);
     if (box.offset % 128 != 0)
       warp.fault(instruction, lane, "a box's address in shared memory is a multiple of 128");
+    Delayed delayed(warp, instruction);
     copy_behind(warp, instruction, lane, barrier, bytes,
-                [box, &warp, &instruction, lane] { copy_box(box, warp, instruction, lane); });
+                [box, bytes, barrier, delayed, &warp, &instruction, lane]() mutable {
+                  // A swizzle changes the order of chunks, and not which bytes are written.
+                  delayed.happen(barrier.word);
+                  delayed.note(box.shared + box.offset, bytes, Access::write);
+                  copy_box(box, warp, instruction, lane);
+                });
   });
 }
 

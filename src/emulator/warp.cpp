@@ -181,7 +181,8 @@ void Warp::leave(LaneMask active) {
 
 // ---- memory ----
 
-std::byte* Warp::shared(uint32_t address, size_t bytes, const Instruction& instruction, int lane) {
+std::byte* Warp::shared(uint32_t address, size_t bytes, const Instruction& instruction, int lane,
+                        Access access) {
   const uint32_t rank = address >> Block::rank_shift;
   const uint32_t offset = address & ((uint32_t{1} << Block::rank_shift) - 1);
   Block* owner = block_;
@@ -196,7 +197,10 @@ std::byte* Warp::shared(uint32_t address, size_t bytes, const Instruction& instr
                       owner->shared_bytes));
   if (is_misaligned(offset, bytes))
     fault(instruction, lane, fmt::format("address {} of shared memory is not aligned", offset));
-  return owner->shared + offset;
+  std::byte* at = owner->shared + offset;
+  if (block_->races != nullptr && access != Access::none)
+    block_->races->note(*this, instruction, at, bytes, access);
+  return at;
 }
 
 std::byte* Warp::global(uint64_t address, size_t bytes, const Instruction& instruction, int lane) {

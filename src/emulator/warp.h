@@ -20,6 +20,7 @@
 #include "emulator/device_memory.h"
 #include "emulator/instruction.h"
 #include "emulator/lanes.h"
+#include "emulator/races.h"
 
 namespace qnext::emulator {
 
@@ -51,8 +52,10 @@ class Warp {
 
   // Memory, checked: throws a fault naming kernel, block, thread and instruction if not all of the
   // bytes are there or the address is not a multiple of `bytes` (a vector: of its whole size, up
-  // to 16). `shared` takes addresses of the own block and, from mapa, of others of the cluster.
-  std::byte* shared(uint32_t address, size_t bytes, const Instruction& instruction, int lane);
+  // to 16). `shared` takes addresses of the own block and, from mapa, of others of the cluster; it
+  // tells the races of what happens now.
+  std::byte* shared(uint32_t address, size_t bytes, const Instruction& instruction, int lane,
+                    Access access);
   std::byte* global(uint64_t address, size_t bytes, const Instruction& instruction, int lane);
   // Any address: global, shared, local or of parameters.
   std::byte* generic(uint64_t address, size_t bytes, const Instruction& instruction, int lane);

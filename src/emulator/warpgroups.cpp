@@ -23,6 +23,7 @@ constexpr size_t most_columns = 256;
 struct Product {
   uint64_t a = 0, b = 0;  // descriptors
   bool accumulates = false;
+  Delayed delayed;
 };
 
 enum WgmmaOperand { a_descriptor, b_descriptor, scale_d };
@@ -35,16 +36,18 @@ struct Layout {
   uint32_t begin = 0;
   uint32_t leading = 0, stride = 0;  // bytes
   uint32_t swizzle_bytes = 0;        // 0: none
+  const Delayed* delayed = nullptr;  // of the product that reads it
 };
 
-Layout layout_of(uint64_t descriptor, Warp& warp, const Instruction& instruction) {
+Layout layout_of(uint64_t descriptor, const Delayed& delayed, Warp& warp,
+                 const Instruction& instruction) {
   constexpr std::array<uint32_t, 4> swizzles = {0, 128, 64, 32};
   if ((descriptor >> 49 & 7) != 0)
     warp.fault(instruction, 0, "a descriptor with a base offset is not known here");
   const auto field = [&](int bit) {
     return static_cast<uint32_t>(descriptor >> bit & 0x3FFF) << 4;
   };
-  return {field(0), field(16), field(32), swizzles[descriptor >> 62]};
+  return {field(0), field(16), field(32), swizzles[descriptor >> 62], &delayed};
 }
 
 // The 16 bytes at the address that the layout's swizzle makes of this one.
@@ -52,7 +55,10 @@ const std::byte* chunk(Warp& warp, const Instruction& instruction, const Layout&
                        uint32_t address) {
   const uint32_t bits = layout.swizzle_bytes == 0 ? 0 : layout.swizzle_bytes - 16;
   address &= 0x3FFFF;
-  return warp.shared(address ^ (address >> 3 & bits), 16, instruction, 0);
+  const std::byte* at =
+      warp.shared(address ^ (address >> 3 & bits), 16, instruction, 0, Access::none);
+  layout.delayed->note(at, 16, Access::read);
+  return at;
 }
 
 // Rows of a or of b^T, k contiguous: values[row][k].
@@ -100,9 +106,9 @@ void read_columns(Warp& warp, const Instruction& instruction, const Layout& layo
 }
 
 template <typename Format>
-void read_matrix(Warp& warp, const Instruction& instruction, uint64_t descriptor, bool columns,
-                 int first, int count, double* values) {
-  const Layout layout = layout_of(descriptor, warp, instruction);
+void read_matrix(Warp& warp, const Instruction& instruction, uint64_t descriptor,
+                 const Delayed& delayed, bool columns, int first, int count, double* values) {
+  const Layout layout = layout_of(descriptor, delayed, warp, instruction);
   if constexpr (sizeof(typename Format::Bits) == 2) {
     if (columns) return read_columns<Format>(warp, instruction, layout, first, count, values);
   }
@@ -125,14 +131,15 @@ void multiply(Warp& warp, const Instruction& instruction, const Product& product
     widen_fragment<Format>(warp, &instruction.many[sums], a);
   } else {
     double rows[tensor_rows * Format::k];
-    read_matrix<Format>(warp, instruction, product.a, (transposes & of_a) != 0,
+    read_matrix<Format>(warp, instruction, product.a, product.delayed, (transposes & of_a) != 0,
                         warp.index() % 4 * tensor_rows, tensor_rows, rows);
     for (int k = 0; k < Format::k; ++k) {
       for (int row = 0; row < tensor_rows; ++row)
         a[k * tensor_rows + row] = rows[row * Format::k + k];
     }
   }
-  read_matrix<Format>(warp, instruction, product.b, (transposes & of_b) != 0, 0, columns, b);
+  read_matrix<Format>(warp, instruction, product.b, product.delayed, (transposes & of_b) != 0, 0,
+                      columns, b);
   if (instruction.detail[signs] == of_a || instruction.detail[signs] == of_b)
     negate(a, std::size(a));
   if (product.accumulates)
@@ -160,10 +167,13 @@ void start_product(Warp& warp, const Instruction& instruction, LaneMask active) 
   product.b = warp.lanes<uint64_t>(instruction.operands[b_descriptor])[0];
   product.accumulates = (warp.predicate(instruction.operands[scale_d]) & 1) != 0;
   // In order: none is done while an earlier one waits.
-  if (!any_waits(warp.products) && comes_at_once(warp.block()))
+  product.delayed = Delayed(warp, instruction);
+  if (!any_waits(warp.products) && comes_at_once(warp.block()) && !product.delayed)
     return multiply<Format>(warp, instruction, product);
-  warp.products.open.push_back(
-      [&warp, &instruction, product] { multiply<Format>(warp, instruction, product); });
+  warp.products.open.push_back([&warp, &instruction, product]() mutable {
+    product.delayed.happen();
+    multiply<Format>(warp, instruction, product);
+  });
 }
 
 void commit_group(Warp& warp, const Instruction& instruction, LaneMask active) {
@@ -180,7 +190,7 @@ void wait_group(Warp& warp, const Instruction& instruction, LaneMask active) {
   if (committed.size() <= latest) return;
   const auto end = committed.end() - static_cast<std::ptrdiff_t>(latest);
   for (auto group = committed.begin(); group != end; ++group) {
-    for (const auto& product : *group) product();
+    for (auto& product : *group) product();
   }
   committed.erase(committed.begin(), end);
 }
