@@ -1,11 +1,8 @@
 #include "emulator/machine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <deque>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <new>
@@ -30,8 +27,6 @@ constexpr int slices[] = {40, 400, 4'000, 40'000};
 
 // Passes in which all only looked, after which part one of a launch stops.
 constexpr int quiet = 50;
-// Every so many clusters it is looked how much memory they take.
-constexpr uint64_t looked_at = 16;
 constexpr size_t alignment_of_parameters = 64;
 // Ended clusters are kept for the next launches, up to so much memory.
 constexpr size_t most_kept = size_t{1} << 30;
@@ -82,14 +77,9 @@ size_t warps_of_block(const Launch& launch) {
   return (launch.block.count() + warp_size - 1) / warp_size;
 }
 
-size_t register_bytes_of_cluster(const Launch& launch) {
-  return launch.cluster.count() * warps_of_block(launch) * launch.kernel->register_bytes;
-}
-
-// But for registers.
 size_t bytes_of_cluster(const Launch& launch) {
   const Kernel& kernel = *launch.kernel;
-  const size_t warp = sizeof(Warp) + kernel.local_bytes * warp_size;
+  const size_t warp = sizeof(Warp) + kernel.register_bytes + kernel.local_bytes * warp_size;
   const size_t block =
       sizeof(Block) + kernel.static_shared_bytes + launch.dynamic_shared_bytes + 1024;
   return launch.cluster.count() * (block + warps_of_block(launch) * warp);
@@ -99,13 +89,6 @@ bool let_next_start(const std::unique_ptr<RunningCluster>& cluster) {
   return std::all_of(cluster->blocks.begin(), cluster->blocks.end(), [](const auto& block) {
     return block->lets_next_start || block->live_threads == 0;
   });
-}
-
-// Memory that this process has in use.
-size_t resident_bytes() {
-  size_t all = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> all >> resident;
-  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 void start_block(Block& block, const Launch& launch) {
@@ -158,8 +141,8 @@ struct Machine::State {
   void set_aside_if(bool all);
   void end(RunningCluster& cluster);
   void leave();
-  bool run_to_waits(size_t most_bytes);
-  bool run_to_triggers(size_t most_bytes);
+  void run_to_waits();
+  void run_to_triggers();
   void finish();
   [[noreturn]] void report_deadlock() const;
 
@@ -186,8 +169,7 @@ void Machine::State::start_next() {
   const size_t warps = warps_of_block(*launch);
   running.push_back(take_cluster(blocks, blocks * warps));
   RunningCluster& cluster = *running.back();
-  cluster.bytes =
-      std::max(cluster.bytes, bytes_of_cluster(*launch) + register_bytes_of_cluster(*launch));
+  cluster.bytes = std::max(cluster.bytes, bytes_of_cluster(*launch));
   cluster.cluster = {};
   const Size3 at = place_of(next++, clusters_of(*launch));
   for (uint32_t rank = 0; rank < cluster.blocks.size(); ++rank) {
@@ -272,35 +254,27 @@ void Machine::State::set_aside_if(bool all) {
   std::erase(running, nullptr);
 }
 
-bool Machine::State::run_to_waits(size_t most_bytes) {
-  const size_t end = resident_bytes() + most_bytes;
+void Machine::State::run_to_waits() {
   const uint64_t clusters = clusters_of(*launch).count();
   int waited = 0;
-  bool fits = true;
-  while (fits && (next < clusters || !running.empty()) && waited < quiet) {
+  while ((next < clusters || !running.empty()) && waited < quiet) {
     if (waited >= patience && earlier_ended == 0) set_aside_if(false);
     if (next < clusters && (running.empty() || waited >= patience)) {
       start_next();
-      fits = next % looked_at != 0 || resident_bytes() <= end;
       waited = 0;
     }
     waited = pass() ? 0 : waited + 1;
     if (earlier_ended == 0) set_aside_if(true);
   }
   leave();
-  return fits;
 }
 
-bool Machine::State::run_to_triggers(size_t most_bytes) {
-  const size_t end = resident_bytes() + most_bytes;
-  bool fits = true;
-  size_t taken_up = 0;
+void Machine::State::run_to_triggers() {
   goes_on = 0;
   std::vector<std::unique_ptr<RunningCluster>> there;
-  for (int waited = 0; fits && (has_more() || !running.empty()) && waited < quiet;) {
+  for (int waited = 0; (has_more() || !running.empty()) && waited < quiet;) {
     if (has_more() && (running.empty() || waited >= patience)) {
       take_up_next();
-      fits = ++taken_up % looked_at != 0 || resident_bytes() <= end;
       waited = 0;
     }
     waited = pass() ? 0 : waited + 1;
@@ -311,7 +285,6 @@ bool Machine::State::run_to_triggers(size_t most_bytes) {
   leave();
   for (auto& cluster : there) set_aside.push_back(std::move(cluster));
   goes_on = 1;
-  return fits;
 }
 
 void Machine::State::leave() {
@@ -358,13 +331,13 @@ Machine::Machine(std::shared_ptr<const Launch> launch, uint32_t seed) {
 
 Machine::~Machine() = default;
 
-bool Machine::run_to_waits(size_t most_bytes) {
-  return state_->run_to_waits(most_bytes);
+void Machine::run_to_waits() {
+  state_->run_to_waits();
 }
 
-bool Machine::run_to_triggers(size_t most_bytes) {
+void Machine::run_to_triggers() {
   open_gate();
-  return state_->run_to_triggers(most_bytes);
+  state_->run_to_triggers();
 }
 
 void Machine::finish() {

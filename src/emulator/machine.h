@@ -27,11 +27,10 @@ class Machine {
   Machine& operator=(const Machine&) = delete;
 
   // Starts all blocks and runs them up to their waits for earlier kernels, as far as they come. May
-  // stop before, with threads that wait for others: any order is one of a GPU's. False: it did, as
-  // this takes more than so many bytes of memory.
-  bool run_to_waits(size_t most_bytes);
+  // stop before, with threads that wait for others: any order is one of a GPU's.
+  void run_to_waits();
   // Goes on past the waits, with each block until it has let the next kernel start, or ended.
-  bool run_to_triggers(size_t most_bytes);
+  void run_to_triggers();
   void finish();
   // Waits for earlier kernels return from now on.
   void open_gate();
@@ -48,7 +47,7 @@ class Machine {
 // To its end, with no other beside it.
 void run(const Launch& launch, uint32_t seed);
 
-// Of memory, with all blocks at once, but for registers.
+// Of memory, with all blocks at once.
 size_t bytes_of_all_blocks(const Launch& launch);
 
 }  // namespace qnext::emulator

@@ -6,15 +6,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstring>
 #include <map>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "emulator/machine.h"
-#include "emulator/module.h"
 #include "emulator/runtime.h"
 #include "emulator/runtime_test.h"
 
@@ -333,28 +329,6 @@ TEST_F(Overlap, OnlyAsFarAsMemoryGoes) {
   EXPECT_EQ(launch({"mtlws", 'b', 'c', true, most_blocks}), cudaSuccess);
   EXPECT_EQ(launch_counts().overlapped, before.overlapped);
   EXPECT_EQ(launch_counts().too_large, before.too_large + 1);
-}
-
-TEST_F(Overlap, StartsNoMoreBlocksThanMemoryHolds) {
-  fill();
-  Module module(ptx_of_all());
-  auto made = std::make_shared<Launch>();
-  made->kernel = &module.kernel("mtwls");
-  made->grid.x = 20;
-  made->block.x = threads;
-  made->parameters.resize(made->kernel->parameter_bytes);
-  int* addresses[] = {buffers_['a'], buffers_['b']};
-  std::memcpy(made->parameters.data(), addresses, sizeof addresses);
-  std::memcpy(made->parameters.data() + sizeof addresses, &addend, sizeof addend);
-  Machine all(made, 1), some(made, 1);
-  EXPECT_TRUE(all.run_to_waits(size_t{4} << 30));
-  EXPECT_TRUE(all.triggered());
-  EXPECT_FALSE(some.run_to_waits(size_t{100} << 20));
-  EXPECT_FALSE(some.triggered());
-  EXPECT_FALSE(some.ended());
-  some.finish();
-  EXPECT_TRUE(some.ended());
-  EXPECT_TRUE(is_right('b', 1));
 }
 
 }  // namespace

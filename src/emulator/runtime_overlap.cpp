@@ -19,8 +19,6 @@ namespace {
 // A GPU has room for the blocks of a few kernels that wait.
 constexpr size_t most_open = 4;
 constexpr size_t most_bytes = size_t{2} << 30;
-// Of each; registers take it as they are used.
-constexpr size_t most_register_bytes = most_bytes / most_open;
 
 struct OpenLaunch {
   std::unique_ptr<Machine> machine;
@@ -55,7 +53,7 @@ void finish_by_chance(std::minstd_rand& random) {
   if (!open().back().machine->triggered()) {
     // It lets the next one start behind its wait, or never.
     while (open().size() > 1) finish_oldest();
-    if (chance()) open().back().machine->run_to_triggers(most_register_bytes);
+    if (chance()) open().back().machine->run_to_triggers();
     if (open().back().machine->ended() || !open().back().machine->triggered()) finish_all();
     return;
   }
@@ -88,7 +86,7 @@ void start(std::shared_ptr<const Launch> launch, uint32_t seed, cudaStream_t str
   auto machine = std::make_unique<Machine>(std::move(launch), seed);
   if (bytes > most_bytes) return machine->finish();
   if (!open().empty() && open().back().machine->ended()) machine->open_gate();
-  counts.too_large += machine->run_to_waits(most_register_bytes) ? 0 : 1;
+  machine->run_to_waits();
   if (!machine->ended() || !open().empty()) open().push_back({std::move(machine), stream, bytes});
 }
 

@@ -27,12 +27,9 @@ void Warp::start(Block& block, int index, int threads) {
   lanes_ = 0;
   groups_.assign(1, Group{0, live_});
   // Lines of 64 bytes, so that a register is in as few of them as can be.
-  if (register_bytes_ < kernel.register_bytes + 64) {
-    register_bytes_ = kernel.register_bytes + 64;
-    registers_ = std::make_unique_for_overwrite<std::byte[]>(register_bytes_);
-  }
-  const auto begin = reinterpret_cast<uintptr_t>(registers_.get());
-  bank_[0] = registers_.get() + (64 - begin % 64) % 64;
+  if (registers_.size() < kernel.register_bytes + 64) registers_.resize(kernel.register_bytes + 64);
+  const auto begin = reinterpret_cast<uintptr_t>(registers_.data());
+  bank_[0] = registers_.data() + (64 - begin % 64) % 64;
   bank_[1] = const_cast<std::byte*>(kernel.constants.data());
   local_bytes_ = kernel.local_bytes;
   local_.assign(local_bytes_ * warp_size, std::byte{0xFF});

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -122,11 +121,7 @@ class Warp {
   std::vector<Group> groups_;  // the others
   std::byte* bank_[2] = {};
   std::array<Range, 64> known_;  // where accesses by generic and global addresses went, by place
-  // Not filled, so that it takes memory only as far as it is used: a kernel has many registers, but
-  // few that it uses before its wait for earlier kernels, where all its blocks are there at once.
-  std::unique_ptr<std::byte[]> registers_;
-  size_t register_bytes_ = 0;
-  std::vector<std::byte> local_;
+  std::vector<std::byte> registers_, local_;
   size_t local_bytes_ = 0;
 };
 
