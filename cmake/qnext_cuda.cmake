@@ -31,9 +31,9 @@ endfunction()
 
 # qnext_cuda_test(NAME SOURCES ... [DEPENDS ...] [EMULATED filter]): two GoogleTest programs of the
 # same objects, which are the target NAME_objects. NAME is for a machine with a GPU; ctest knows it
-# only where there is one. Shared libraries may lie beside it. NAME_emulated runs its kernels on
-# src/emulator; ctest knows those of its tests that the filter, one of --gtest_filter, lets through.
-# It takes --check_races, --list_races and --seed N besides.
+# only where there is one. Shared libraries may lie beside it. NAME_emulated, where there is zstd, runs
+# its kernels on src/emulator; ctest knows those of its tests that the filter, one of --gtest_filter,
+# lets through. It takes --check_races, --list_races and --seed N besides.
 function(qnext_cuda_test name)
   if(NOT QNEXT_CUDA OR NOT QNEXT_TESTS)
     return()
@@ -51,6 +51,9 @@ function(qnext_cuda_test name)
     add_test(NAME ${name} COMMAND ${name})
   endif()
 
+  if(NOT TARGET qnext_emulator)
+    return()
+  endif()
   # All of the emulator, and first: whatever it has, no linker takes from libcudart. What it lacks
   # brings in libcudart's one object, whose other functions are then defined twice: an error.
   add_executable(${name}_emulated ${CMAKE_SOURCE_DIR}/src/emulator/test_main.cpp)
