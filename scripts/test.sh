@@ -132,14 +132,19 @@ stage_tsan() {
     run_tests build/tsan --exclude-regex "_NOT_BUILT|$thread_tests_left_out"
 }
 
+# tidy FOLDER: the files named on the standard input, compiled as in that folder.
+tidy() {
+  xargs --max-procs="$jobs" --max-args=4 \
+    clang-tidy -p "$1" --quiet --extra-arg=-Wno-error 2>/dev/null
+}
+
 # Not the files of one instruction set, which use gcc's vector extensions, nor those of the CUDA
-# build.
+# build, of which stage cuda judges the emulator's.
 stage_tidy() {
   cmake --preset fuzz -DQNEXT_BENCHMARKS=OFF >/dev/null || return 1
   first_party 'src/*.cpp' | grep -v '_\(test\|benchmark\|avx2\|avx512\)\.cpp$' |
     grep -v '^src/\(emulator/\|backend/cuda/\|base/cuda_\|ops/sm90/\|ops/sampling/row_sampling\)' |
-    xargs --max-procs="$jobs" --max-args=4 \
-      clang-tidy -p build/fuzz --quiet --extra-arg=-Wno-error 2>/dev/null
+    tidy build/fuzz
 }
 
 stage_cuda() {
@@ -150,6 +155,7 @@ stage_cuda() {
   build cuda -DQNEXT_BENCHMARKS=OFF -- qnext ops_cuda_test cuda_backend_test emulator_test \
     ops_cuda_test_emulated cuda_backend_test_emulated || return 1
   local status=0
+  first_party 'src/emulator/*.cpp' | grep -v '_test\.cpp$' | tidy build/cuda || status=1
   run_tests build/cuda/src/emulator || status=1
   run_tests build/cuda --tests-regex '^emulated\.' || status=1
   return "$status"

@@ -178,8 +178,8 @@ T extreme(T a, T b) {
   T result = (greatest ? a > b : a < b) ? a : b;
   result = a == b ? of_equals : result;
   const T of_nan_a = nan_wins ? a : b, of_nan_b = nan_wins ? b : a;
-  result = b != b ? of_nan_b : result;
-  result = a != a ? of_nan_a : result;
+  result = std::isnan(b) ? of_nan_b : result;
+  result = std::isnan(a) ? of_nan_a : result;
   return canonical(result);
 }
 

@@ -161,7 +161,7 @@ cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared_b
   *grid = config.gridDim;
   *block = config.blockDim;
   *shared_bytes = config.dynamicSmemBytes;
-  std::memcpy(stream, &config.stream, sizeof config.stream);
+  *static_cast<cudaStream_t*>(stream) = config.stream;
   return cudaSuccess;
 }
 

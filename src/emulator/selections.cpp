@@ -1,6 +1,7 @@
 // Comparisons, choices and copies of registers: setp, selp and mov.
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -15,6 +16,14 @@ namespace {
 // ---- setp ----
 
 enum class Compare { eq, ne, lt, le, gt, ge, num, nan, equ, neu, ltu, leu, gtu, geu };
+
+template <typename T>
+bool is_nan(T value) {
+  if constexpr (std::is_floating_point_v<T>)
+    return std::isnan(value);
+  else
+    return false;
+}
 
 // Those before `num` are false for NaN, those behind it true.
 template <Compare compare, typename T>
@@ -33,9 +42,9 @@ bool holds(T a, T b) {
     case Compare::ge:
       return a >= b;
     case Compare::num:
-      return a == a && b == b;
+      return !is_nan(a) && !is_nan(b);
     case Compare::nan:
-      return a != a || b != b;
+      return is_nan(a) || is_nan(b);
     case Compare::equ:
       return !(a < b || a > b);
     case Compare::neu:
