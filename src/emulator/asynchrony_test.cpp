@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <numeric>
 
 #include "base/error.h"
 #include "emulator/mbarrier.h"
@@ -18,12 +17,6 @@ using ::testing::HasSubstr;
 
 constexpr std::string_view shared_memory = ".extern .shared .align 1024 .b8 memory[];";
 constexpr uint32_t seeds = 16;
-
-std::vector<uint64_t> counted(size_t count, uint64_t first = 0) {
-  std::vector<uint64_t> values(count);
-  std::iota(values.begin(), values.end(), first);
-  return values;
-}
 
 std::string fault_of(PtxTest test, const Words& inputs = {}) {
   test.declarations = shared_memory;
@@ -49,15 +42,6 @@ int wrong_seeds(PtxTest test, const Words& inputs, const Words& expected) {
     }
   }
   return wrong;
-}
-
-// Until the phase of that parity is over.
-std::string wait(std::string_view name, std::string_view address, std::string_view parity) {
-  return fmt::format(
-      "{{\n.reg .pred done;\n{0}_retry:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [{1}], {2};\n"
-      "@done bra {0}_over;\nbra {0}_retry;\n{0}_over:\n}}\n",
-      name, address, parity);
 }
 
 // ---- mbarriers ----

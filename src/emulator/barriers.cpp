@@ -185,12 +185,8 @@ void decode_reduction(const Statement& statement, Names& names, Instruction& ins
   instruction.operands[barrier_number] = names.source(arguments[1], Type::b32);
   if (arguments.size() > 3)
     instruction.operands[barrier_count] = names.source(arguments[2], Type::b32);
-  std::string_view vote = arguments.back().text;
-  if (vote.starts_with('!')) {
-    vote.remove_prefix(1);
-    instruction.detail[barrier_flip] = -1;
-  }
-  instruction.operands[barrier_vote] = names.source(vote, Type::pred);
+  instruction.operands[barrier_vote] =
+      source_predicate(arguments.back().text, names, instruction.detail[barrier_flip]);
   if (!counts && !statement.has("or") && !statement.has("and"))
     names.refuse("this reduction is not known here");
   instruction.detail[barrier_wants] =

@@ -10,12 +10,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::vector<uint64_t> counted(size_t count) {
-  std::vector<uint64_t> values(count);
-  for (size_t i = 0; i < count; ++i) values[i] = i;
-  return values;
-}
-
 std::string fault_of(const PtxTest& test, const Words& inputs) {
   try {
     run_ptx(test, inputs, 1);

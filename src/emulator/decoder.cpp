@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <optional>
 #include <vector>
 
 #include "base/error.h"
+#include "emulator/alignment.h"
 #include "emulator/names.h"
 #include "emulator/warp.h"
 
@@ -149,7 +149,7 @@ void Decoding::place_shared() {
                         [](const Variable& variable) { return !variable.is_external; });
   size_t top = 0;
   for (const Variable& variable : arrays) {
-    top = (top + variable.alignment - 1) / variable.alignment * variable.alignment;
+    top = round_up(top, variable.alignment);
     symbols_[variable.name] = top;
     top += variable.bytes;
   }
@@ -159,7 +159,7 @@ void Decoding::place_shared() {
 void Decoding::place_parameters(const FunctionText& entry) {
   size_t top = 0;
   for (const Variable& one : entry.parameters) {
-    top = (top + one.alignment - 1) / one.alignment * one.alignment;
+    top = round_up(top, one.alignment);
     kernel_.parameters.push_back({std::string(one.name), top, one.bytes});
     top += one.bytes;
   }

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <iterator>
 
+#include "emulator/alignment.h"
+
 namespace qnext::emulator {
 namespace {
 
@@ -17,7 +19,7 @@ constexpr size_t gap = 256;
 
 std::byte* DeviceMemory::allocate(size_t bytes) {
   if (bytes == 0 || bytes > (size_t{1} << 47)) return nullptr;
-  const size_t rounded = (bytes + gap + alignment - 1) / alignment * alignment;
+  const size_t rounded = round_up(bytes + gap, alignment);
   auto* begin = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
   if (!begin) return nullptr;
   std::memset(begin, 0xFF, bytes);

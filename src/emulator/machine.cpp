@@ -1,16 +1,15 @@
 #include "emulator/machine.h"
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "emulator/alignment.h"
 #include "emulator/races.h"
 #include "emulator/warp.h"
 
@@ -39,19 +38,6 @@ struct RunningCluster {
   size_t bytes = 0;  // at most, so far
   std::unique_ptr<Races> races;
 };
-
-struct Free {
-  void operator()(std::byte* memory) const {
-    ::operator delete (memory, std::align_val_t{alignment_of_parameters});
-  }
-};
-
-std::unique_ptr<std::byte, Free> aligned_copy(const std::vector<std::byte>& bytes) {
-  std::unique_ptr<std::byte, Free> memory(static_cast<std::byte*>(::operator new (
-      std::max<size_t>(bytes.size(), 1), std::align_val_t{alignment_of_parameters})));
-  if (!bytes.empty()) std::memcpy(memory.get(), bytes.data(), bytes.size());
-  return memory;
-}
 
 // Ended clusters by their number of blocks and of warps: their memory is used again.
 struct Ended {
@@ -96,8 +82,7 @@ void start_block(Block& block, const Launch& launch) {
   block.launch = &launch;
   block.shared_bytes = launch.kernel->static_shared_bytes + launch.dynamic_shared_bytes;
   block.shared_memory.assign(block.shared_bytes + alignment, std::byte{0xFF});
-  const auto begin = reinterpret_cast<uintptr_t>(block.shared_memory.data());
-  block.shared = block.shared_memory.data() + (alignment - begin % alignment) % alignment;
+  block.shared = first_aligned(block.shared_memory.data(), alignment);
   block.threads = static_cast<uint32_t>(launch.block.count());
   block.live_threads = block.threads;
   block.barriers = {};
@@ -130,7 +115,12 @@ void keep(std::unique_ptr<RunningCluster> cluster) {
 
 struct Machine::State {
   State(std::shared_ptr<const Launch> of, uint32_t seed)
-      : launch(std::move(of)), parameters(aligned_copy(launch->parameters)), random(seed + 1) {}
+      : launch(std::move(of)),
+        parameter_memory(launch->parameters.size() + alignment_of_parameters),
+        parameters(first_aligned(parameter_memory.data(), alignment_of_parameters)),
+        random(seed + 1) {
+    std::copy(launch->parameters.begin(), launch->parameters.end(), parameters);
+  }
 
   bool has_more() const { return !set_aside.empty() || next < clusters_of(*launch).count(); }
   bool has_ended() const { return running.empty() && !has_more(); }
@@ -147,7 +137,8 @@ struct Machine::State {
   [[noreturn]] void report_deadlock() const;
 
   std::shared_ptr<const Launch> launch;
-  std::unique_ptr<std::byte, Free> parameters;
+  std::vector<std::byte> parameter_memory;
+  std::byte* parameters;  // in it
   std::minstd_rand random;
   uint64_t earlier_ended = 0, goes_on = 1;
   uint64_t next = 0;  // cluster
@@ -175,7 +166,7 @@ void Machine::State::start_next() {
   for (uint32_t rank = 0; rank < cluster.blocks.size(); ++rank) {
     Block& block = *cluster.blocks[rank];
     start_block(block, *launch);
-    block.parameters = parameters.get();
+    block.parameters = parameters;
     block.random = &random;
     block.earlier_ended = &earlier_ended;
     block.goes_on = &goes_on;

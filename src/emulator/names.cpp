@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "emulator/alignment.h"
 
 namespace qnext::emulator {
 namespace {
@@ -17,7 +18,7 @@ size_t register_bytes(int bits) {
 }
 
 size_t whole_lines(size_t bytes) {
-  return (bytes + line_bytes - 1) / line_bytes * line_bytes;
+  return round_up(bytes, line_bytes);
 }
 
 }  // namespace
@@ -137,10 +138,10 @@ void FunctionNames::declare(const Variable& variable) {
   NamedMemory memory;
   memory.bytes = variable.bytes;
   size_t& top = places_.kernel().local_bytes;
-  top = (top + variable.alignment - 1) / variable.alignment * variable.alignment;
+  top = round_up(top, variable.alignment);
   memory.address = places_.own_memory(OwnMemory::Where::local, top, variable.bytes);
   // A thread's memory is a multiple of 16, so that it begins aligned for every thread.
-  top = (top + variable.bytes + 15) / 16 * 16;
+  top = round_up(top + variable.bytes, 16);
   declare_memory(variable.name, memory);
 }
 

@@ -97,12 +97,6 @@ Variable parse_declarator(std::string_view text, const Variable& common) {
   return variable;
 }
 
-std::string_view take_directive(std::string_view& text) {
-  text = trimmed(text);
-  const std::string_view name = take_name(text);
-  return name;
-}
-
 std::vector<Variable> parse_parameters(std::string_view list) {
   std::vector<Variable> parameters;
   for (const std::string_view one : split(list)) {
@@ -237,7 +231,7 @@ std::vector<Variable> parse_variables(std::string_view declaration) {
   Variable common;
   std::string_view rest = trimmed(declaration);
   while (rest.starts_with('.')) {
-    const std::string_view word = take_directive(rest).substr(1);
+    const std::string_view word = take_name(rest).substr(1);
     if (word == "reg" || word == "param" || word == "local" || word == "shared" ||
         word == "global" || word == "const") {
       if (common.space.empty()) common.space = word;
@@ -285,8 +279,8 @@ ModuleText parse_module(std::string_view text) {
     }
     // Up to the first word that decides: a function or a variable, with linkage in front.
     std::string_view ahead = rest;
-    std::string_view word = take_directive(ahead);
-    while (word == ".visible" || word == ".weak" || word == ".extern") word = take_directive(ahead);
+    std::string_view word = take_name(ahead);
+    while (word == ".visible" || word == ".weak" || word == ".extern") word = take_name(ahead);
     if (word == ".entry" || word == ".func") {
       FunctionText function = take_function(ahead, word == ".entry");
       if (!function.body.empty()) {

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,6 +100,22 @@ inline Words run_ptx(const PtxTest& test, const Words& inputs, size_t outputs) {
   }
   release();
   return result;
+}
+
+// first, first + 1, ...
+inline std::vector<uint64_t> counted(size_t count, uint64_t first = 0) {
+  std::vector<uint64_t> values(count);
+  std::iota(values.begin(), values.end(), first);
+  return values;
+}
+
+// PTX that waits until the phase of that parity is over. Names of waits in one kernel differ.
+inline std::string wait(std::string_view name, std::string_view address, std::string_view parity) {
+  return fmt::format(
+      "{{\n.reg .pred done;\n{0}_retry:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [{1}], {2};\n"
+      "@done bra {0}_over;\nbra {0}_retry;\n{0}_over:\n}}\n",
+      name, address, parity);
 }
 
 }  // namespace qnext::emulator

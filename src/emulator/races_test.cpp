@@ -50,14 +50,6 @@ void expect_faults(const PtxTest& test, std::string_view words) {
       << test.body;
 }
 
-std::string wait(std::string_view name, std::string_view address, std::string_view parity) {
-  return fmt::format(
-      "{{\n.reg .pred done;\n{0}_retry:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [{1}], {2};\n"
-      "@done bra {0}_over;\nbra {0}_retry;\n{0}_over:\n}}\n",
-      name, address, parity);
-}
-
 // Each thread stores, and reads what one of the other warp has stored.
 std::string exchange(std::string_view between) {
   return fmt::format(

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 
+#include "emulator/alignment.h"
 #include "emulator/device_memory.h"
 #include "emulator/runtime_overlap.h"
 #include "emulator/runtime_state.h"
@@ -92,7 +93,7 @@ cudaError_t allocate_host(void** pointer, size_t bytes) {
   if (const cudaError_t code = refuse_in_capture(); code != cudaSuccess) return code;
   if (bytes == 0) return cudaSuccess;
   constexpr size_t page = 4096;
-  void* made = std::aligned_alloc(page, (bytes + page - 1) / page * page);
+  void* made = std::aligned_alloc(page, round_up(bytes, page));
   if (!made) return cudaErrorMemoryAllocation;
   page_locked()[address_of(made)] = bytes;
   device_memory().add(static_cast<std::byte*>(made), bytes);

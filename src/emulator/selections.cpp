@@ -183,14 +183,9 @@ void decode_compare(const Statement& statement, Names& names, Instruction& instr
   const Type type = statement.type();
   instruction.operands[2] = names.source(statement.arguments[1], type);
   instruction.operands[3] = names.source(statement.arguments[2], type);
-  if (sources == 3) {
-    std::string_view other = statement.arguments[3].text;
-    if (other.starts_with('!')) {
-      other.remove_prefix(1);
-      instruction.detail[1] = -1;
-    }
-    instruction.operands[4] = names.source(other, Type::pred);
-  }
+  if (sources == 3)
+    instruction.operands[4] =
+        source_predicate(statement.arguments[3].text, names, instruction.detail[1]);
   const std::string_view compare = statement.parts[1];
   Handler handler = nullptr;
   if (type == Type::f32) {

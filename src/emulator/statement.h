@@ -59,6 +59,15 @@ class Names {
   [[noreturn]] virtual void refuse(std::string_view why) const = 0;
 };
 
+// A predicate to be read, "%p1" or "!%p1"; flip becomes -1, all lanes, for the latter.
+inline Operand source_predicate(std::string_view text, Names& names, int32_t& flip) {
+  if (text.starts_with('!')) {
+    text.remove_prefix(1);
+    flip = -1;
+  }
+  return names.source(text, Type::pred);
+}
+
 // Fills handler, operands, many, offset and detail; guard, line and branch targets are set by the
 // caller. Refuses (names.refuse) what it does not know.
 using Decoder = void (*)(const Statement& statement, Names& names, Instruction& instruction);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "emulator/alignment.h"
 #include "emulator/barriers.h"
 #include "emulator/device_memory.h"
 
@@ -28,8 +29,7 @@ void Warp::start(Block& block, int index, int threads) {
   groups_.assign(1, Group{0, live_});
   // Lines of 64 bytes, so that a register is in as few of them as can be.
   if (registers_.size() < kernel.register_bytes + 64) registers_.resize(kernel.register_bytes + 64);
-  const auto begin = reinterpret_cast<uintptr_t>(registers_.data());
-  bank_[0] = registers_.data() + (64 - begin % 64) % 64;
+  bank_[0] = first_aligned(registers_.data(), 64);
   bank_[1] = const_cast<std::byte*>(kernel.constants.data());
   local_bytes_ = kernel.local_bytes;
   local_.assign(local_bytes_ * warp_size, std::byte{0xFF});

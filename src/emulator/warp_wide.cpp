@@ -55,6 +55,14 @@ void need_arguments(const Statement& statement, Names& names, size_t count) {
   if (statement.arguments.size() != count) names.refuse("this form is not known here");
 }
 
+// To operands[0], which may be a source: all values are worked out before.
+template <typename T>
+void write(Warp& warp, const Instruction& instruction, const std::array<T, warp_size>& values,
+           LaneMask active) {
+  T* const result = warp.lanes<T>(instruction.operands[0]);
+  for_lanes(active, [&](int lane) { result[lane] = values[static_cast<size_t>(lane)]; });
+}
+
 // ---- shfl ----
 
 enum class Shuffle { up, down, butterfly, index };
@@ -88,7 +96,6 @@ void shuffle(Warp& warp, const Instruction& instruction, LaneMask active) {
   if (!warp.together(active, members_of(warp, instruction, masks, active))) return;
   std::array<uint32_t, warp_size> a;
   std::copy_n(warp.lanes<uint32_t>(instruction.operands[2]), warp_size, a.begin());
-  uint32_t* const result = warp.lanes<uint32_t>(instruction.operands[0]);
   const uint32_t* const b = warp.lanes<uint32_t>(instruction.operands[3]);
   const uint32_t* const c = warp.lanes<uint32_t>(instruction.operands[4]);
   LaneMask within = 0;
@@ -100,7 +107,7 @@ void shuffle(Warp& warp, const Instruction& instruction, LaneMask active) {
     values[at] = (active >> partner.lane & 1u) != 0 ? a[partner.lane] : ~0u;
     if (partner.within) within |= lane_bit(lane);
   });
-  for_lanes(active, [&](int lane) { result[lane] = values[static_cast<size_t>(lane)]; });
+  write(warp, instruction, values, active);
   set_predicate(warp, instruction.operands[1], within, active);
 }
 
@@ -150,8 +157,7 @@ void ballot(Warp& warp, const Instruction& instruction, LaneMask active) {
   for_groups(warp, masks, active, [&](LaneMask group) {
     for_lanes(group, [&](int lane) { values[static_cast<size_t>(lane)] = votes & group; });
   });
-  uint32_t* const result = warp.lanes<uint32_t>(instruction.operands[0]);
-  for_lanes(active, [&](int lane) { result[lane] = values[static_cast<size_t>(lane)]; });
+  write(warp, instruction, values, active);
 }
 
 void decode_vote(const Statement& statement, Names& names, Instruction& instruction) {
@@ -159,12 +165,8 @@ void decode_vote(const Statement& statement, Names& names, Instruction& instruct
   need_arguments(statement, names, 3);
   if (!statement.has("sync")) names.refuse("this form is not known here");
   instruction.operands[0] = names.destination(statement.arguments[0], statement.type());
-  std::string_view source = statement.arguments[1].text;
-  if (source.starts_with('!')) {
-    source.remove_prefix(1);
-    instruction.detail[0] = -1;
-  }
-  instruction.operands[1] = names.source(source, Type::pred);
+  instruction.operands[1] =
+      source_predicate(statement.arguments[1].text, names, instruction.detail[0]);
   instruction.operands[2] = names.source(statement.arguments[2], Type::b32);
   Handler handler = nullptr;
   if (statement.type() == Type::b32) {
@@ -195,8 +197,7 @@ void match(Warp& warp, const Instruction& instruction, LaneMask active) {
       values[static_cast<size_t>(lane)] = all && equal != group ? 0 : equal;
     });
   });
-  uint32_t* const result = warp.lanes<uint32_t>(instruction.operands[0]);
-  for_lanes(active, [&](int lane) { result[lane] = values[static_cast<size_t>(lane)]; });
+  write(warp, instruction, values, active);
   set_predicate(warp, instruction.operands[1], alike, active);
 }
 
@@ -231,8 +232,7 @@ void reduce(Warp& warp, const Instruction& instruction, LaneMask active) {
     for_lanes(group & ~lane_bit(first), [&](int lane) { value = function(value, a[lane]); });
     for_lanes(group, [&](int lane) { values[static_cast<size_t>(lane)] = value; });
   });
-  T* const result = warp.lanes<T>(instruction.operands[0]);
-  for_lanes(active, [&](int lane) { result[lane] = values[static_cast<size_t>(lane)]; });
+  write(warp, instruction, values, active);
 }
 
 template <typename T>
@@ -287,8 +287,7 @@ void elect(Warp& warp, const Instruction& instruction, LaneMask active) {
     for_lanes(group,
               [&](int lane) { values[static_cast<size_t>(lane)] = static_cast<uint32_t>(first); });
   });
-  uint32_t* const result = warp.lanes<uint32_t>(instruction.operands[0]);
-  for_lanes(active, [&](int lane) { result[lane] = values[static_cast<size_t>(lane)]; });
+  write(warp, instruction, values, active);
   set_predicate(warp, instruction.operands[1], elected, active);
 }
 
